@@ -1,0 +1,252 @@
+"""Memory: the machine's, and a guest's, which is the machine's seen through a table.
+
+All addresses and sizes are bytes, and every load and store names its byte order.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from nestmmu.access import Access
+from nestmmu.addresses import ADDRESS_LIMIT
+from nestmmu.errors import CycleError, OutsideMemoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from nestmmu.mappings import Mapping
+
+ByteOrder = Literal["big", "little"]
+
+FRAME_SHIFT = 12
+"""Log2 of the bytes of a frame, the unit in which memory is kept."""
+FRAME_BYTES = 1 << FRAME_SHIFT
+_OFFSET = FRAME_BYTES - 1
+_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def codec(size: int, byteorder: ByteOrder) -> struct.Struct:
+    """Return the packer of an unsigned word of ``size`` bytes (1, 2, 4 or 8)."""
+    return struct.Struct((">" if byteorder == "big" else "<") + _CODES[size])
+
+
+class Translator(Protocol):
+    """Anything that translates the addresses of a memory: a table, a nest, a cache of one."""
+
+    def translate(self, address: int, access: Access) -> Mapping:
+        """Return where ``address`` leads.
+
+        :raises ~nestmmu.faults.Fault: if it leads nowhere.
+        """
+        ...
+
+
+class Memory(Protocol):
+    """What can be read and written by address."""
+
+    name: str
+
+    def locate(self, address: int, access: Access) -> int:
+        """Return the address in :attr:`physical` that ``address`` leads to."""
+        ...
+
+    @property
+    def physical(self) -> PhysicalMemory:
+        """The memory that holds the bytes in the end."""
+        ...
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return ``size`` bytes from ``address`` on."""
+        ...
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store ``data`` from ``address`` on."""
+        ...
+
+    def load(self, address: int, size: int, byteorder: ByteOrder) -> int:
+        """Return the unsigned word of ``size`` bytes (1, 2, 4 or 8) at ``address``."""
+        ...
+
+    def store(self, address: int, value: int, size: int, byteorder: ByteOrder) -> None:
+        """Store the unsigned word of ``size`` bytes (1, 2, 4 or 8) at ``address``."""
+        ...
+
+
+def _pieces(address: int, size: int) -> Iterator[tuple[int, int]]:
+    """Cut ``size`` bytes from ``address`` on at frame borders: (address, size) pairs."""
+    while size > 0:
+        piece = min(size, FRAME_BYTES - (address & _OFFSET))
+        yield address, piece
+        address += piece
+        size -= piece
+
+
+class PhysicalMemory:
+    """The machine's memory: sparse, every byte that was never written reads as zero.
+
+    :param size: bytes; what lies beyond is outside.
+    """
+
+    def __init__(self, size: int = ADDRESS_LIMIT, name: str = "L0 real") -> None:
+        self.name = name
+        self.size = size
+        self._frames: dict[int, memoryview] = {}
+
+    @classmethod
+    def from_frames(
+        cls, numbers: NDArray[np.uint64], data: NDArray[np.uint8], size: int = ADDRESS_LIMIT, name: str = "L0 real"
+    ) -> PhysicalMemory:
+        """Return a memory that holds the given frames, without copying them.
+
+        :param numbers: frame numbers, shape (n,), uint64.
+        :param data: the frames' bytes, shape (n, 4096), uint8, C order, writable.
+        """
+        memory = cls(size, name)
+        rows = memoryview(data)
+        memory._frames = {
+            number: rows[index : index + 1].cast("B") for index, number in enumerate(numbers.tolist())
+        }
+        return memory
+
+    @property
+    def physical(self) -> PhysicalMemory:
+        """This memory itself."""
+        return self
+
+    def locate(self, address: int, access: Access) -> int:  # noqa: ARG002  (the protocol's)
+        """Return ``address``: it is physical already."""
+        return address
+
+    def frame_numbers(self) -> list[int]:
+        """Return the numbers of the frames that are kept, sorted."""
+        return sorted(self._frames)
+
+    def frame_count(self) -> int:
+        """Return how many frames are kept."""
+        return len(self._frames)
+
+    def _check(self, address: int, size: int) -> None:
+        if address < 0 or address + size > self.size:
+            raise OutsideMemoryError(address, size)
+
+    def _frame(self, number: int) -> memoryview:
+        frame = self._frames.get(number)
+        if frame is None:
+            frame = self._frames[number] = memoryview(np.zeros(FRAME_BYTES, np.uint8))
+        return frame
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return ``size`` bytes from ``address`` on.
+
+        :raises OutsideMemoryError: if any of them is outside.
+        """
+        self._check(address, size)
+        parts: list[bytes | memoryview] = []
+        for at, piece in _pieces(address, size):
+            frame = self._frames.get(at >> FRAME_SHIFT)
+            offset = at & _OFFSET
+            parts.append(bytes(piece) if frame is None else frame[offset : offset + piece])
+        return b"".join(parts)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store ``data`` from ``address`` on.
+
+        :raises OutsideMemoryError: if any of it is outside; nothing is stored then.
+        """
+        self._check(address, len(data))
+        done = 0
+        for at, piece in _pieces(address, len(data)):
+            offset = at & _OFFSET
+            self._frame(at >> FRAME_SHIFT)[offset : offset + piece] = data[done : done + piece]
+            done += piece
+
+    def load(self, address: int, size: int, byteorder: ByteOrder) -> int:
+        """Return the unsigned word of ``size`` bytes (1, 2, 4 or 8) at ``address``."""
+        return int.from_bytes(self.read(address, size), byteorder)
+
+    def store(self, address: int, value: int, size: int, byteorder: ByteOrder) -> None:
+        """Store the unsigned word of ``size`` bytes (1, 2, 4 or 8) at ``address``."""
+        self.write(address, value.to_bytes(size, byteorder))
+
+    def loader(self, size: int, byteorder: ByteOrder) -> Callable[[int], int]:
+        """Return :meth:`load` for words of one size and order, made for being called often."""
+        unpack = codec(size, byteorder).unpack_from
+        frames = self._frames
+        slow = self.load
+
+        def load(address: int) -> int:
+            frame = frames.get(address >> FRAME_SHIFT)
+            if frame is None:
+                return slow(address, size, byteorder)
+            try:
+                return unpack(frame, address & _OFFSET)[0]  # type: ignore[no-any-return]
+            except struct.error:  # the word crosses into the next frame
+                return slow(address, size, byteorder)
+
+        return load
+
+
+class TranslatedMemory:
+    """A guest's memory: its parent's, read through a table.
+
+    :param parent: the memory that the table's output addresses belong to.
+    :param table: what translates a guest address to one of the parent's.
+    """
+
+    def __init__(self, parent: Memory, table: Translator, name: str) -> None:
+        self.name = name
+        self.parent = parent
+        self.table = table
+        self._busy = False
+
+    @property
+    def physical(self) -> PhysicalMemory:
+        """The memory that holds the bytes in the end."""
+        return self.parent.physical
+
+    def locate(self, address: int, access: Access) -> int:
+        """Return the physical address that ``address`` leads to.
+
+        :raises ~nestmmu.faults.Fault: if the table does not translate it.
+        :raises CycleError: if reading the table needs this very memory.
+        """
+        if self._busy:
+            raise CycleError((self.name,))
+        self._busy = True
+        try:
+            output = self.table.translate(address, access).output_address
+            return self.parent.locate(output, access)
+        except CycleError as cycle:
+            if len(cycle.names) > 1 and cycle.names[0] == cycle.names[-1]:
+                raise
+            raise CycleError((self.name, *cycle.names)) from None
+        finally:
+            self._busy = False
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return ``size`` bytes from ``address`` on."""
+        physical = self.physical
+        return b"".join(
+            physical.read(self.locate(at, Access.LOAD), piece) for at, piece in _pieces(address, size)
+        )
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store ``data`` from ``address`` on; nothing is stored where any part does not translate."""
+        places = [(self.locate(at, Access.STORE), piece) for at, piece in _pieces(address, len(data))]
+        done = 0
+        for at, piece in places:
+            self.physical.write(at, data[done : done + piece])
+            done += piece
+
+    def load(self, address: int, size: int, byteorder: ByteOrder) -> int:
+        """Return the unsigned word of ``size`` bytes (1, 2, 4 or 8) at ``address``."""
+        return int.from_bytes(self.read(address, size), byteorder)
+
+    def store(self, address: int, value: int, size: int, byteorder: ByteOrder) -> None:
+        """Store the unsigned word of ``size`` bytes (1, 2, 4 or 8) at ``address``."""
+        self.write(address, value.to_bytes(size, byteorder))
