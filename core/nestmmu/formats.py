@@ -100,6 +100,8 @@ class RadixFormat:
     """Whether a table that is not aligned to its size is malformed; else the low bits are dropped."""
     strict_output: bool = True
     """Whether a leaf that is not aligned to its page is malformed; else the low bits are dropped."""
+    late_geometry: bool = False
+    """Whether an illegal width is found only after the address of the entry has been translated."""
 
     @functools.cached_property
     def permission_mask(self) -> int:

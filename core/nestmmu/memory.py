@@ -45,6 +45,10 @@ class Translator(Protocol):
         """
         ...
 
+    def locate(self, address: int, access: Access) -> int:
+        """Return only the output address of :meth:`translate`: what reading a table needs."""
+        ...
+
 
 class Memory(Protocol):
     """What can be read and written by address."""
@@ -219,8 +223,7 @@ class TranslatedMemory:
             raise CycleError((self.name,))
         self._busy = True
         try:
-            output = self.table.translate(address, access).output_address
-            return self.parent.locate(output, access)
+            return self.parent.locate(self.table.locate(address, access), access)
         except CycleError as cycle:
             if len(cycle.names) > 1 and cycle.names[0] == cycle.names[-1]:
                 raise

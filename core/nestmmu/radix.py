@@ -132,6 +132,8 @@ class RadixWalker:
         at = entry = depth = None
         for depth, widths, leaf_mask, leaf_value, may_leaf, may_table in self._levels:
             if bits not in widths:
+                if form.late_geometry and locate is not None:
+                    self._reach(base, bits, remaining, address)
                 break
             low = (entry_bytes << bits) - 1
             if base & low:
@@ -165,6 +167,16 @@ class RadixWalker:
             base = (entry & form.table_mask) << shift
             bits = form.next_bits(entry, depth)
         raise Fault(FaultKind.MALFORMED, self.stage, access, address, depth, entry_address=at, entry=entry)
+
+    def _reach(self, base: int, bits: int, remaining: int, address: int) -> None:
+        """Translate the address that an entry of an illegal width would have, for what that does on the way."""
+        offset = (address >> max(remaining - bits, 0) & (1 << bits) - 1) * self.format.entry_bytes
+        base -= base % self.format.table_bytes(bits)
+        try:
+            self.memory.locate(base + offset, Access.LOAD)
+        except Fault as fault:
+            fault.implicit = True
+            raise
 
     def _step(self, address: int, depth: int, at: int, entry: int, offset: int) -> Step:
         form = self.format
@@ -229,6 +241,11 @@ class RadixTable:
         """
         root = self.root
         return self.walker.mapping(address, self.walker.resolve(root.base, root.index_bits, address, access))
+
+    def locate(self, address: int, access: Access) -> int:
+        """Return only the output address of :meth:`translate`."""
+        root = self.root
+        return self.walker.resolve(root.base, root.index_bits, address, access).output
 
     def lookup(self, address: int, access: Access = Access.LOAD) -> Mapping:
         """Return the mapping of ``address``, whatever it permits; nothing is updated.

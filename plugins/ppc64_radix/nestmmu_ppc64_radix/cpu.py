@@ -1,0 +1,293 @@
+"""A POWER9 CPU that translates by radix: one load, store or fetch (Power ISA 3.0B, Book III, 5.7.8 to 5.7.12)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from nestmmu.access import ALL_PERMISSIONS, EXECUTE, READ, WRITE, Access
+from nestmmu.errors import OutsideMemoryError
+from nestmmu.faults import Fault, FaultKind
+from nestmmu.formats import AccessedDirty
+from nestmmu.memory import TranslatedMemory
+from nestmmu.radix import RadixTable, RadixWalker, Root, Step
+from nestmmu_ppc64_book3s.interrupts import (
+    DSISR_ISSTORE,
+    DSISR_NOEXEC_OR_G,
+    DSISR_NOHPTE,
+    DSISR_PROTFAULT,
+    DSISR_PRTABLE_FAULT,
+    DSISR_SET_RC,
+    DSISR_UNSUPP_MMU,
+    Interrupt,
+    segment_interrupt,
+    storage_interrupt,
+)
+from nestmmu_ppc64_book3s.partition import (
+    PATE_BYTES,
+    PATE_HR,
+    PRTB,
+    PRTS,
+    LARGEST_TABLE_FIELD,
+    pate_address,
+    radix_root,
+    table_bytes,
+    tree_bits,
+)
+from nestmmu_ppc64_book3s.registers import KEY0_NO_READ, KEY0_NO_WRITE, MSR_DR, MSR_HV, MSR_IR, MSR_PR, Registers
+from nestmmu_ppc64_radix.formats import ATT, ATT_NON_IDEMPOTENT, EAA_PRIV, INPUT_BITS, POWER9
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nestmmu.memory import Memory
+    from nestmmu.radix import Found
+
+PARTITION = "partition-scoped"
+PROCESS = "process-scoped"
+_EA_UNUSED = 0x3FF0000000000000
+"""Effective address bits 2:11 (IBM numbering), which must be zero."""
+_EA_WITHOUT_QUADRANT = 0x3FFFFFFFFFFFFFFF
+_REAL_ADDRESS = 0x0FFFFFFFFFFFFFFF
+_PAGE_OF_NOTHING = 64
+
+_CAUSES = {
+    FaultKind.NOT_PRESENT: DSISR_NOHPTE,
+    FaultKind.MALFORMED: DSISR_UNSUPP_MMU,
+    FaultKind.UNREADABLE: DSISR_UNSUPP_MMU,
+    FaultKind.PERMISSION: DSISR_PROTFAULT,
+    FaultKind.ATTRIBUTE: DSISR_NOEXEC_OR_G,
+    FaultKind.ACCESSED_DIRTY: DSISR_SET_RC,
+}
+
+
+@attrs.frozen
+class Reached:
+    """An access that ended in a host real address."""
+
+    address: int
+    """Host real, in bytes."""
+    page_shift: int
+    """Log2 of the bytes over which the same translation holds; 64 where there is none."""
+    permissions: int
+    """What both scopes permit."""
+
+
+class _Partition:
+    """The tables of one partition-table entry: built once, used by every access."""
+
+    def __init__(self, cpu: Power9Radix, dw0: int) -> None:
+        base, bits = radix_root(dw0)
+        self.table = RadixTable(cpu.partition_walker, Root(base, bits))
+        self.memory = TranslatedMemory(cpu.memory, self.table, "guest real")
+        self.process_walker = cpu.make_walker(POWER9, self.memory, PROCESS, cpu.reference_change)
+        self.process_walker.trace = cpu.partition_walker.trace
+
+
+class Power9Radix:
+    """A CPU whose partition table, process tables and trees lie in ``memory``.
+
+    :param reference_change: whether the CPU sets R and C itself (UPDATE) or takes a storage interrupt with
+        DSISR bit 0x00040000 (FAULT). Both are POWER9.
+    :param guarded_updates: whether the CPU's own store of R and C to a process-scoped entry needs write permission, and sets C, in
+        the partition scope, as the ISA has it. The emulated CPUs that the recorded data come from do not do so.
+    :param real_guest_tables: whether, in quadrants 1 and 2 with MSR[HV], process-scoped entries are read from host real addresses, as
+        the emulated CPUs that the recorded data come from do; the ISA has them guest real.
+    :param make_walker: what to walk with; a hook may have wrapped it.
+    """
+
+    def __init__(
+        self,
+        registers: Registers,
+        memory: Memory,
+        *,
+        reference_change: AccessedDirty = AccessedDirty.UPDATE,
+        guarded_updates: bool = False,
+        real_guest_tables: bool = False,
+        make_walker: Callable[..., RadixWalker] = RadixWalker,
+    ) -> None:
+        self.registers = registers
+        self.memory = memory
+        self.reference_change = reference_change
+        self.guarded_updates = guarded_updates
+        self.real_guest_tables = real_guest_tables
+        self.make_walker = make_walker
+        self.partition_walker = make_walker(POWER9, memory, PARTITION, reference_change)
+        self.real_walker = make_walker(POWER9, memory, PROCESS, reference_change)
+        self._load = memory.physical.loader(8, "big")
+        self._partitions: dict[int, _Partition] = {}
+
+    def trace(self, steps: list[Step] | None) -> None:
+        """Add the steps of every walk to ``steps`` from now on; None: stop."""
+        self.partition_walker.trace = self.real_walker.trace = steps
+        for partition in self._partitions.values():
+            partition.process_walker.trace = steps
+
+    def execute(self, access: Access, address: int, at: int, fetch_msr: int | None = None) -> Reached | Interrupt:
+        """Fetch a load or store instruction from ``at``, then do its access; a fetch is its own instruction.
+
+        :param address: the effective address of the access, in bytes.
+        :param at: the effective address of the instruction.
+        :param fetch_msr: the MSR under which the instruction is fetched, where it is another.
+        """
+        if access is not Access.FETCH:
+            msr = self.registers.msr
+            self.registers.msr = msr if fetch_msr is None else fetch_msr
+            try:
+                fetched = self.access(Access.FETCH, at, at)
+            finally:
+                self.registers.msr = msr
+            if isinstance(fetched, Interrupt):
+                return fetched
+        return self.access(access, address, at)
+
+    def access(self, access: Access, address: int, at: int | None = None) -> Reached | Interrupt:
+        """Do one access as the hardware does it.
+
+        :param address: effective address, in bytes.
+        :param at: the address of the instruction, for SRR0; a fetch's own where absent.
+        :returns: where it ended, or the interrupt with every register that it writes.
+        """
+        registers = self.registers
+        msr = registers.msr
+        fetch = access is Access.FETCH
+        at = address if at is None or fetch else at
+        hv = msr & MSR_HV
+        if not msr & (MSR_IR if fetch else MSR_DR):
+            if hv:
+                real = address & _REAL_ADDRESS
+                return Reached(real if address >> 63 else real | registers.hrmor, _PAGE_OF_NOTHING, ALL_PERMISSIONS)
+            lpid, quadrant = registers.lpidr, None
+        else:
+            quadrant = address >> 62
+            if address & _EA_UNUSED or not hv and quadrant in {1, 2}:
+                return segment_interrupt(fetch, address, at, msr)
+            lpid = registers.lpidr if not hv or quadrant in {1, 2} else 0
+        try:
+            found = self._translate(access, address, lpid, quadrant)
+        except Fault as fault:
+            if fault.original_address is None:
+                fault.original_address, fault.original_access = address, access
+            return self.interrupt(fault, address, at, msr, fetch=fetch)
+        return found
+
+    def interrupt(self, fault: Fault, address: int, at: int, msr: int, *, fetch: bool) -> Interrupt:
+        """Return the storage interrupt that a fault of either scope is (2.3 of the reference; ISA 6.5)."""
+        cause = _CAUSES[fault.kind]
+        if fetch and fault.kind is FaultKind.PERMISSION and not fault.implicit:
+            cause = DSISR_NOEXEC_OR_G
+        if fault.access is Access.STORE:
+            cause |= DSISR_ISSTORE
+        if fault.implicit:
+            cause |= DSISR_PRTABLE_FAULT
+        partition = fault.stage == PARTITION
+        asdr = fault.input_address if partition else None
+        return storage_interrupt(
+            hypervisor=partition, fetch=fetch, cause=cause, address=address, at=at, msr=msr, asdr=asdr
+        )
+
+    def _translate(self, access: Access, address: int, lpid: int, quadrant: int | None) -> Reached:
+        hv = self.registers.msr & MSR_HV
+        dw0, dw1 = self._pate(lpid, address, access)
+        partition = self._partitions.get(dw0)
+        if partition is None:
+            self._bound_cache()
+            partition = self._partitions[dw0] = _Partition(self, dw0)
+        if quadrant is None:
+            guest = address & _EA_WITHOUT_QUADRANT
+            found = self._partition_scoped(partition, guest, access)
+            return Reached(found.output, found.shift, POWER9.permissions_of(found.entry))
+        pid = 0 if quadrant in {2, 3} else self.registers.pidr
+        own = hv and lpid == 0
+        walker = self.real_walker if own or hv and self.real_guest_tables else partition.process_walker
+        inner, permissions = self._process_scoped(partition, walker, dw1, pid, address, access)
+        if own:
+            return Reached(inner.output, inner.shift, permissions)
+        outer = self._partition_scoped(partition, inner.output, access)
+        permissions &= POWER9.permissions_of(outer.entry)
+        return Reached(outer.output, min(inner.shift, outer.shift), permissions)
+
+    def _bound_cache(self) -> None:
+        if len(self._partitions) > 4096:  # noqa: PLR2004  (as many as there are LPIDs)
+            self._partitions.clear()
+
+    def _pate(self, lpid: int, address: int, access: Access) -> tuple[int, int]:
+        """Return the partition-table entry of ``lpid``; its configuration checked."""
+        where = pate_address(self.registers.ptcr, lpid)
+        try:
+            dw0 = 0 if where is None else self._load(where)
+            dw1 = 0 if where is None else self._load(where + PATE_BYTES // 2)
+        except OutsideMemoryError:
+            dw0 = dw1 = 0
+        guest_of_none = lpid == 0 and not self.registers.msr & MSR_HV
+        if not dw0 & PATE_HR or guest_of_none:
+            raise Fault(FaultKind.MALFORMED, PARTITION, access, address, entry_address=where, entry=dw0)
+        return dw0, dw1
+
+    def _partition_scoped(self, partition: _Partition, guest: int, access: Access) -> Found:
+        """Translate a guest real address; the tree's size is checked where it is used."""
+        walker, root = self.partition_walker, partition.table.root
+        found = walker.find(root.base, root.index_bits, guest, access)
+        if access is Access.FETCH and found.entry & ATT == ATT_NON_IDEMPOTENT:
+            raise walker.fault(FaultKind.ATTRIBUTE, guest, access, found)
+        if not POWER9.permissions_of(found.entry) & access:
+            raise walker.fault(FaultKind.PERMISSION, guest, access, found)
+        walker.touch(found, guest, access)
+        return found
+
+    def _process_scoped(
+        self, partition: _Partition, walker: RadixWalker, dw1: int, pid: int, address: int, access: Access
+    ) -> tuple[Found, int]:
+        size = table_bytes(dw1)
+        base = dw1 & PRTB
+        if dw1 & PRTS > LARGEST_TABLE_FIELD or base & (size - 1):
+            raise walker.fault(FaultKind.MALFORMED, address, access)
+        if pid * PATE_BYTES >= size:
+            raise walker.fault(FaultKind.NOT_PRESENT, address, access)
+        try:
+            word = self._load(partition.memory.locate(base + pid * PATE_BYTES, Access.LOAD))
+        except OutsideMemoryError:
+            raise walker.fault(FaultKind.UNREADABLE, address, access) from None
+        except Fault as fault:
+            fault.implicit = True
+            raise
+        if tree_bits(word) != INPUT_BITS:
+            raise walker.fault(FaultKind.MALFORMED, address, access)
+        root, bits = radix_root(word)
+        found = walker.find(root, bits, address & _EA_WITHOUT_QUADRANT, access)
+        entry = found.entry
+        if access is Access.FETCH and entry & ATT == ATT_NON_IDEMPOTENT:
+            raise walker.fault(FaultKind.ATTRIBUTE, address, access, found)
+        permissions = self._process_permissions(entry)
+        if not permissions & access:
+            raise walker.fault(FaultKind.PERMISSION, address, access, found)
+        if self.guarded_updates:
+            found = self._guard_update(partition, walker, found, access)
+        walker.touch(found, address, access)
+        return found, permissions
+
+    def _process_permissions(self, entry: int) -> int:
+        """Return what a process-scoped leaf permits under MSR[PR] and key 0 of AMR and IAMR (5.7.12)."""
+        permissions = POWER9.permissions_of(entry)
+        registers = self.registers
+        if entry & EAA_PRIV:
+            return 0 if registers.msr & MSR_PR else permissions
+        if not registers.msr & MSR_PR:
+            if registers.amr & KEY0_NO_READ:
+                permissions &= ~READ
+            if registers.amr & KEY0_NO_WRITE:
+                permissions &= ~WRITE
+            if registers.iamr & KEY0_NO_READ:
+                permissions &= ~EXECUTE
+        return permissions
+
+    def _guard_update(self, partition: _Partition, walker: RadixWalker, found: Found, access: Access) -> Found:
+        needed = POWER9.accessed | (POWER9.dirty if access is Access.STORE else 0)
+        if found.entry & needed == needed or walker is self.real_walker:
+            return found
+        try:
+            return found._replace(where=partition.memory.locate(found.entry_address, Access.STORE))
+        except Fault as fault:
+            fault.implicit = True
+            raise
