@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from nestmmu.access import permission_text
+from nestmmu.access import WRITE, permission_text
 from nestmmu.addresses import low_mask
 from nestmmu.errors import NestmmuError
 
@@ -123,6 +123,10 @@ class RadixFormat:
                     found |= granted
             self._permission_memo[bits] = found
         return found
+
+    def may_write(self, entry: int) -> bool:
+        """Tell whether the leaf ``entry`` permits stores."""
+        return bool(self.permissions_of(entry) & WRITE)
 
     def output_of(self, entry: int) -> int:
         """Return the output address in the leaf ``entry``, in bytes, not aligned to the page."""

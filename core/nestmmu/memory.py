@@ -12,7 +12,7 @@ import numpy as np
 
 from nestmmu.access import Access
 from nestmmu.addresses import ADDRESS_LIMIT
-from nestmmu.errors import CycleError, OutsideMemoryError
+from nestmmu.errors import CycleError, OutsideMemoryError, PoisonedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,6 +64,14 @@ class Memory(Protocol):
         """The memory that holds the bytes in the end."""
         ...
 
+    def loader(self, size: int, byteorder: ByteOrder) -> Callable[[int], int]:
+        """Return :meth:`load` for aligned words of one size and order, made for being called often."""
+        ...
+
+    def storer(self, size: int, byteorder: ByteOrder) -> Callable[[int, int], None]:
+        """Return :meth:`store` for aligned words of one size and order, made for being called often."""
+        ...
+
     def read(self, address: int, size: int) -> bytes:
         """Return ``size`` bytes from ``address`` on."""
         ...
@@ -100,6 +108,7 @@ class PhysicalMemory:
         self.name = name
         self.size = size
         self._frames: dict[int, memoryview] = {}
+        self._poisoned: set[int] = set()
 
     @classmethod
     def from_frames(
@@ -134,9 +143,23 @@ class PhysicalMemory:
         """Return how many frames are kept."""
         return len(self._frames)
 
+    def poison(self, number: int) -> None:
+        """Drop a frame that was freed: whoever reads or writes it before :meth:`clear` is in error."""
+        self._frames.pop(number, None)
+        self._poisoned.add(number)
+
+    def clear(self, number: int) -> None:
+        """Make a frame read as zero, poisoned or not."""
+        self._frames.pop(number, None)
+        self._poisoned.discard(number)
+
     def _check(self, address: int, size: int) -> None:
         if address < 0 or address + size > self.size:
             raise OutsideMemoryError(address, size)
+        if self._poisoned and not self._poisoned.isdisjoint(
+            range(address >> FRAME_SHIFT, (address + size - 1 >> FRAME_SHIFT) + 1)
+        ):
+            raise PoisonedError(address, "access to table memory")
 
     def _frame(self, number: int) -> memoryview:
         frame = self._frames.get(number)
@@ -148,6 +171,7 @@ class PhysicalMemory:
         """Return ``size`` bytes from ``address`` on.
 
         :raises OutsideMemoryError: if any of them is outside.
+        :raises PoisonedError: if any of them was freed.
         """
         self._check(address, size)
         parts: list[bytes | memoryview] = []
@@ -194,6 +218,21 @@ class PhysicalMemory:
 
         return load
 
+    def storer(self, size: int, byteorder: ByteOrder) -> Callable[[int, int], None]:
+        """Return :meth:`store` for words of one size and order, made for being called often."""
+        pack = codec(size, byteorder).pack_into
+        frames = self._frames
+        slow = self.store
+
+        def store(address: int, value: int) -> None:
+            frame = frames.get(address >> FRAME_SHIFT)
+            if frame is None or address & _OFFSET > FRAME_BYTES - size:
+                slow(address, value, size, byteorder)
+            else:
+                pack(frame, address & _OFFSET, value)
+
+        return store
+
 
 class TranslatedMemory:
     """A guest's memory: its parent's, read through a table.
@@ -230,6 +269,20 @@ class TranslatedMemory:
             raise CycleError((self.name, *cycle.names)) from None
         finally:
             self._busy = False
+
+    def loader(self, size: int, byteorder: ByteOrder) -> Callable[[int], int]:
+        """Return :meth:`load` for aligned words of one size and order, made for being called often."""
+        load, locate = self.physical.loader(size, byteorder), self.locate
+        return lambda address: load(locate(address, Access.LOAD))
+
+    def storer(self, size: int, byteorder: ByteOrder) -> Callable[[int, int], None]:
+        """Return :meth:`store` for aligned words of one size and order, made for being called often."""
+        store, locate = self.physical.storer(size, byteorder), self.locate
+
+        def translated(address: int, value: int) -> None:
+            store(locate(address, Access.STORE), value)
+
+        return translated
 
     def read(self, address: int, size: int) -> bytes:
         """Return ``size`` bytes from ``address`` on."""

@@ -212,6 +212,11 @@ class RadixWalker:
         entry = self.touch(found, address, access)
         return found if entry == found.entry else found._replace(entry=entry)
 
+    def as_found(self, entry: int, entry_address: int, depth: int, shift: int) -> Found:
+        """Return a leaf that was met elsewhere than in a walk, for :meth:`mapping` of its first address."""
+        output = self.format.output_of(entry) >> shift << shift
+        return Found(output, shift, entry, entry_address, entry_address, depth)
+
     def mapping(self, address: int, found: Found) -> Mapping:
         """Return ``found`` as a mapping of ``address``."""
         form, entry = self.format, found.entry
@@ -294,7 +299,7 @@ class RadixTable:
             raise Fault(FaultKind.MALFORMED, walker.stage, Access.LOAD, start, depth, entry_address=base)
         base -= base % form.table_bytes(bits)
         remaining -= bits
-        for index, entry in self._valid_entries(base, bits, start, depth):
+        for index, entry in self.valid_entries(base, bits, start, depth):
             address = start | index << remaining
             at = base + index * form.entry_bytes
             if level.leaf(entry):
@@ -302,13 +307,18 @@ class RadixTable:
                 low = (1 << remaining) - 1
                 if not level.may_leaf or output & low and form.strict_output:
                     raise Fault(FaultKind.MALFORMED, walker.stage, Access.LOAD, address, depth, entry_address=at)
-                yield walker.mapping(address, Found(output & ~low, remaining, entry, at, at, depth))
+                yield walker.mapping(address, walker.as_found(entry, at, depth, remaining))
             else:
                 yield from self._leaves(
                     form.table_of(entry), form.next_bits(entry, depth), depth + 1, address, remaining, budget
                 )
 
-    def _valid_entries(self, base: int, bits: int, start: int, depth: int) -> list[tuple[int, int]]:
+    def valid_entries(self, base: int, bits: int, start: int = 0, depth: int = 0) -> list[tuple[int, int]]:
+        """Return (index, entry) of each valid entry of the table at ``base`` with 2**bits entries.
+
+        :param start: the first input address of that table, for the fault.
+        :raises Fault: UNREADABLE, if the table cannot be read.
+        """
         form, walker = self.format, self.walker
         try:
             raw = walker.memory.read(base, form.table_bytes(bits))

@@ -1,0 +1,112 @@
+"""Levels of hypervisors: each keeps guests in its own memory, and nested guests behind a shadow table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from nestmmu.addresses import AssignedTag, HardwareTag
+from nestmmu.edit import TableEditor
+from nestmmu.errors import NestmmuError
+from nestmmu.formats import AccessedDirty
+from nestmmu.guests import Guest, NestedGuest
+from nestmmu.outcomes import Exit, Outcome, Verdict
+from nestmmu.radix import RadixTable, RadixWalker, Root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nestmmu.allocator import PageAllocator
+    from nestmmu.formats import RadixFormat
+    from nestmmu.invalidation import Flush
+    from nestmmu.mappings import Mapping
+    from nestmmu.memory import Memory
+
+R = TypeVar("R")
+MOST_TRIES = 64
+"""How often an access may fault before the loop calls it a livelock: far above what any architecture needs."""
+
+
+class LivelockError(NestmmuError):
+    """An access faulted again and again, and every time its hypervisor said that it was mended."""
+
+
+class Hypervisor:
+    """What is alike in every hypervisor: where its tables are, and how they are made.
+
+    :param memory: the hypervisor's own memory.
+    :param allocator: pages of that memory for tables.
+    :param table_format: the format of its tables, for guests and shadows alike.
+    :param widths: index bits of each level of them, root first.
+    """
+
+    editor = TableEditor
+
+    def __init__(
+        self, memory: Memory, allocator: PageAllocator, table_format: RadixFormat, widths: tuple[int, ...]
+    ) -> None:
+        self.memory = memory
+        self.allocator = allocator
+        self.widths = widths
+        self.base_shift = table_format.shifts(widths)[-1]
+        self.walker = RadixWalker(table_format, memory, "host's table", AccessedDirty.IGNORE)
+        self.flushes: list[Flush] = []
+        """The invalidations given to the hardware, in order."""
+        self.listeners: list[Callable[[Flush], None]] = [self.flushes.append]
+        """Who is told of each invalidation: the log, and caches of translations."""
+
+    def flush(self, flush: Flush) -> None:
+        """Give an invalidation to the hardware."""
+        for listener in self.listeners:
+            listener(flush)
+
+    def new_root(self) -> Root:
+        """Allocate an empty root table."""
+        bits = self.widths[0]
+        return Root(self.allocator.allocate(self.walker.format.table_bytes(bits)), bits)
+
+    def edit(
+        self, root: Root, tag: HardwareTag, removed: Callable[[Mapping], None] | None = None
+    ) -> TableEditor:
+        """Return an editor for the table at ``root``."""
+        return self.editor(RadixTable(self.walker, root), self.widths, self.allocator, tag, self.flush, removed)
+
+    def add_nested(self, guest: Guest, assigned: AssignedTag, tag: HardwareTag) -> NestedGuest:
+        """Begin to keep a guest's guest: with an empty shadow table."""
+        nested = NestedGuest(assigned, tag, self.edit(self.new_root(), tag))
+        guest.nested[assigned] = nested
+        return nested
+
+
+class Attempt(Generic[R]):
+    """The fault loop of one access: try, let the host handle the fault, try again.
+
+    :param attempt: does the access once, as the hardware does it.
+    :param decode: reads out of a result the fault that the host has to handle; None: the access has ended.
+    :param handle: the host.
+    """
+
+    def __init__(
+        self, attempt: Callable[[], R], decode: Callable[[R], Exit | None], handle: Callable[[Exit], Outcome]
+    ) -> None:
+        self.attempt = attempt
+        self.decode = decode
+        self.handle = handle
+        self.faults: list[tuple[Exit, Outcome]] = []
+        """What was handled on the way, in order."""
+
+    def run(self) -> tuple[R, Outcome | None]:
+        """Return the last result, and the outcome that ended the loop; None if the access itself ended it.
+
+        :raises LivelockError: if it does not end.
+        """
+        for _ in range(MOST_TRIES):
+            result = self.attempt()
+            exit_ = self.decode(result)
+            if exit_ is None:
+                return result, None
+            outcome = self.handle(exit_)
+            self.faults.append((exit_, outcome))
+            if outcome.verdict is not Verdict.RESUME:
+                return result, outcome
+        message = f"no progress after {MOST_TRIES} faults, the last: {self.faults[-1][0].fault}"
+        raise LivelockError(message)
