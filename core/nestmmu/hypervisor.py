@@ -39,7 +39,8 @@ class Hypervisor:
     :param widths: index bits of each level of them, root first.
     """
 
-    editor = TableEditor
+    editor: type[TableEditor] = TableEditor
+    nested_type: type[NestedGuest] = NestedGuest
 
     def __init__(
         self, memory: Memory, allocator: PageAllocator, table_format: RadixFormat, widths: tuple[int, ...]
@@ -72,7 +73,7 @@ class Hypervisor:
 
     def add_nested(self, guest: Guest, assigned: AssignedTag, tag: HardwareTag) -> NestedGuest:
         """Begin to keep a guest's guest: with an empty shadow table."""
-        nested = NestedGuest(assigned, tag, self.edit(self.new_root(), tag))
+        nested = self.nested_type(assigned, tag, self.edit(self.new_root(), tag))
         guest.nested[assigned] = nested
         return nested
 

@@ -13,6 +13,7 @@ import numpy as np
 from nestmmu.access import Access
 from nestmmu.addresses import ADDRESS_LIMIT
 from nestmmu.errors import CycleError, OutsideMemoryError, PoisonedError
+from nestmmu.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,6 +55,8 @@ class Memory(Protocol):
     """What can be read and written by address."""
 
     name: str
+    rank: int
+    """How many translations lie between this memory and the machine's."""
 
     def locate(self, address: int, access: Access) -> int:
         """Return the address in :attr:`physical` that ``address`` leads to."""
@@ -103,6 +106,8 @@ class PhysicalMemory:
 
     :param size: bytes; what lies beyond is outside.
     """
+
+    rank = 0
 
     def __init__(self, size: int = ADDRESS_LIMIT, name: str = "L0 real") -> None:
         self.name = name
@@ -243,6 +248,7 @@ class TranslatedMemory:
 
     def __init__(self, parent: Memory, table: Translator, name: str) -> None:
         self.name = name
+        self.rank = parent.rank + 1
         self.parent = parent
         self.table = table
         self._busy = False
@@ -306,3 +312,17 @@ class TranslatedMemory:
     def store(self, address: int, value: int, size: int, byteorder: ByteOrder) -> None:
         """Store the unsigned word of ``size`` bytes (1, 2, 4 or 8) at ``address``."""
         self.write(address, value.to_bytes(size, byteorder))
+
+
+class GuestMemory(TranslatedMemory):
+    """A guest's memory as its host's software reads it: what does not translate is not there."""
+
+    def locate(self, address: int, access: Access) -> int:
+        """Return the physical address that ``address`` leads to.
+
+        :raises OutsideMemoryError: if the table does not translate it.
+        """
+        try:
+            return super().locate(address, access)
+        except Fault:
+            raise OutsideMemoryError(address, 1) from None

@@ -34,6 +34,8 @@ class Step:
     """The table's stage, as the walker was told it."""
     memory: str
     """The name of the memory that holds the table."""
+    rank: int
+    """How many translations lie between that memory and the machine's."""
     input_address: int
     """The address that this table translates, in bytes."""
     depth: int
@@ -181,7 +183,7 @@ class RadixWalker:
     def _step(self, address: int, depth: int, at: int, entry: int, offset: int) -> Step:
         form = self.format
         return Step(
-            self.stage, self.memory.name, address, depth, form.levels[depth].name,
+            self.stage, self.memory.name, self.memory.rank, address, depth, form.levels[depth].name,
             offset // form.entry_bytes, at, entry, form,
         )  # fmt: skip
 

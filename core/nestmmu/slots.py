@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from nestmmu.access import ALL_PERMISSIONS, Access
 from nestmmu.addresses import ADDRESS_LIMIT, align_down, low_mask
-from nestmmu.errors import NestmmuError
+from nestmmu.errors import NestmmuError, OutsideMemoryError
+from nestmmu.mappings import Mapping
+from nestmmu.memory import FRAME_SHIFT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,6 +111,32 @@ class Slots:
         if at < 0 or address >= self._slots[at].end:
             return None
         return self._slots[at]
+
+
+class SlotTranslator:
+    """A guest's memory as its host's software finds it: by slot and backing, whatever any table says."""
+
+    def __init__(self, slots: Slots, backing: Backing) -> None:
+        self.slots = slots
+        self.backing = backing
+
+    def locate(self, address: int, access: Access) -> int:
+        """Return where ``address`` is in the host's memory.
+
+        :raises OutsideMemoryError: if it is in no slot, is to be written in a read-only one, or the host has no page for it.
+        """
+        slot, store = self.slots.find(address), access is Access.STORE
+        page = None
+        if slot is not None and not (store and slot.read_only):
+            page = self.backing.page(slot, address, write=store)
+        if page is None:
+            raise OutsideMemoryError(address, 1)
+        return page.address
+
+    def translate(self, address: int, access: Access) -> Mapping:
+        """Return :meth:`locate` as a mapping of the smallest page."""
+        target = self.locate(address, access)
+        return Mapping(address, target, FRAME_SHIFT, ALL_PERMISSIONS, accessed=True, dirty=True)
 
 
 def congruent(address: int, target: int, shift: int) -> bool:

@@ -57,14 +57,17 @@ class Registers:
         return cls(**known)
 
 
-def machine_state(*, hv: bool, pr: bool, real: bool, fetch: bool) -> int:
-    """Return the MSR of an access that is a fetch, or whose instruction is fetched without relocation.
+def returned_to(msr: int) -> int:
+    """Return the MSR that a CPU has after a return-from-interrupt with ``msr``.
 
-    MSR[PR] implies external interrupts and both relocation bits (5.3.1, hrfid).
+    MSR[PR] implies external interrupts and both relocation bits (3.3.1, rfid and hrfid).
     """
-    msr = MSR_SF | (MSR_HV if hv else 0)
-    if pr:
-        return msr | MSR_PR | MSR_EE | MSR_IR | MSR_DR
-    if real:
-        return msr
-    return msr | MSR_DR | (MSR_IR if fetch else 0)
+    return msr | MSR_EE | MSR_IR | MSR_DR if msr & MSR_PR else msr
+
+
+def machine_state(*, hv: bool, pr: bool, real: bool, fetch: bool) -> int:
+    """Return the MSR of a recorded access: a fetch, or a load or store whose instruction is fetched without relocation."""
+    msr = MSR_SF | (MSR_HV if hv else 0) | (MSR_PR if pr else 0)
+    if not real:
+        msr |= MSR_DR | (MSR_IR if fetch else 0)
+    return returned_to(msr)
