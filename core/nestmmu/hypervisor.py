@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from nestmmu.addresses import AssignedTag, HardwareTag
 from nestmmu.edit import TableEditor
 from nestmmu.errors import NestmmuError
+from nestmmu.events import Event, EventKind
 from nestmmu.formats import AccessedDirty
 from nestmmu.guests import Guest, NestedGuest
 from nestmmu.outcomes import Exit, Outcome, Verdict
@@ -54,11 +55,19 @@ class Hypervisor:
         """The invalidations given to the hardware, in order."""
         self.listeners: list[Callable[[Flush], None]] = [self.flushes.append]
         """Who is told of each invalidation: the log, and caches of translations."""
+        self.announce: Callable[[Event], None] | None = None
+        """Who is told of events: the hook ``nestmmu_event``; None: no one."""
 
     def flush(self, flush: Flush) -> None:
         """Give an invalidation to the hardware."""
         for listener in self.listeners:
             listener(flush)
+        self.tell(EventKind.INVALIDATE, flush.tag, flush.address, flush)
+
+    def tell(self, kind: EventKind, tag: HardwareTag, address: int, detail: object) -> None:
+        """Announce an event, where someone listens."""
+        if self.announce is not None:
+            self.announce(Event(kind, tag, address, detail))
 
     def new_root(self) -> Root:
         """Allocate an empty root table."""
@@ -73,7 +82,9 @@ class Hypervisor:
 
     def add_nested(self, guest: Guest, assigned: AssignedTag, tag: HardwareTag) -> NestedGuest:
         """Begin to keep a guest's guest: with an empty shadow table."""
-        nested = self.nested_type(assigned, tag, self.edit(self.new_root(), tag))
+        shadow = self.edit(self.new_root(), tag)
+        shadow.removed = lambda leaf: self.tell(EventKind.SHADOW_REMOVE, tag, leaf.input_address, leaf)
+        nested = self.nested_type(assigned, tag, shadow)
         guest.nested[assigned] = nested
         return nested
 

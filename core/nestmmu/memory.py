@@ -239,6 +239,48 @@ class PhysicalMemory:
         return store
 
 
+class JournaledMemory(PhysicalMemory):
+    """A memory that remembers what was there before each write, and can go back."""
+
+    def __init__(self, size: int = ADDRESS_LIMIT, name: str = "L0 real") -> None:
+        super().__init__(size, name)
+        self._journal: list[tuple[int, bytes]] = []
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store ``data`` from ``address`` on, and note what it replaced."""
+        self._journal.append((address, self.read(address, len(data))))
+        super().write(address, data)
+
+    def storer(self, size: int, byteorder: ByteOrder) -> Callable[[int, int], None]:
+        """Return :meth:`store` for words of one size and order."""
+        return lambda address, value: self.store(address, value, size, byteorder)
+
+    def commit(self) -> None:
+        """Forget what was before: :meth:`rollback` goes no further back than this."""
+        self._journal.clear()
+
+    def rollback(self) -> None:
+        """Undo every write since :meth:`commit`."""
+        for address, data in reversed(self._journal):
+            super().write(address, data)
+        self._journal.clear()
+
+    def changes(self, size: int, byteorder: ByteOrder) -> list[tuple[int, int]]:
+        """Return (address, value) of each aligned word of ``size`` bytes that is not as it was, by address."""
+        before: dict[int, bytes] = {}
+        touched = set()
+        for address, data in reversed(self._journal):
+            for offset, byte in enumerate(data):
+                before[address + offset] = bytes([byte])
+                touched.add((address + offset) // size * size)
+        result = []
+        for word in sorted(touched):
+            now = self.read(word, size)
+            if any(before.get(word + offset, now[offset : offset + 1]) != now[offset : offset + 1] for offset in range(size)):
+                result.append((word, int.from_bytes(now, byteorder)))
+        return result
+
+
 class TranslatedMemory:
     """A guest's memory: its parent's, read through a table.
 

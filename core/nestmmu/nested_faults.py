@@ -7,11 +7,13 @@ architecture whose hardware walks one table where two are meant.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nestmmu.access import WRITE, Access
-from nestmmu.addresses import align_down
+from nestmmu.addresses import HardwareTag, align_down
 from nestmmu.edit import Insertion
+from nestmmu.events import EventKind
 from nestmmu.faults import Fault, FaultKind
 from nestmmu.host_faults import RACED, insert, instantiate, read_only_store
 from nestmmu.outcomes import RESUME, Exit, Outcome, Verdict
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from nestmmu.points import Steps
     from nestmmu.slots import Slot
 
+Tell = Callable[[EventKind, HardwareTag, int, object], None]
+
 REFLECT_UNCHANGED = Outcome(Verdict.REFLECT)
 
 
@@ -33,11 +37,13 @@ class NestedFaultHandler:
 
     :param guest: the guest hypervisor.
     :param composer: makes the shadow's leaves.
+    :param tell: announces events: :meth:`~nestmmu.hypervisor.Hypervisor.tell` of the host.
     """
 
-    def __init__(self, guest: Guest, composer: Composer) -> None:
+    def __init__(self, guest: Guest, composer: Composer, tell: Tell | None = None) -> None:
         self.guest = guest
         self.composer = composer
+        self.tell = tell
 
     def has_root(self, nested: NestedGuest) -> bool:
         """Tell whether the guest hypervisor has a table for ``nested``, reading its root where need be."""
@@ -87,9 +93,14 @@ class NestedFaultHandler:
 
     def handle(self, nested: NestedGuest, exit_: Exit) -> Steps[Outcome]:
         """Handle one fault of ``nested`` on its shadow table."""
+        fault = exit_.fault
+        if self.tell is not None:
+            self.tell(EventKind.FAULT, nested.tag, fault.input_address, fault)
         yield Point.LOCK_NESTED
         outcome = yield from self._ladder(nested, exit_)
         yield Point.UNLOCK_NESTED
+        if self.tell is not None and outcome.verdict is Verdict.REFLECT:
+            self.tell(EventKind.REFLECT, nested.tag, fault.input_address, outcome.fault)
         return outcome
 
     def _ladder(self, nested: NestedGuest, exit_: Exit) -> Steps[Outcome]:
@@ -167,6 +178,8 @@ class NestedFaultHandler:
 
         def added() -> None:
             guest.rmap.insert(frame, ReverseEntry(nested.assigned, start))
+            if self.tell is not None:
+                self.tell(EventKind.SHADOW_ADD, nested.tag, start, leaf)
 
         if leaf.entry is None:
             message = "a composer gave no entry"

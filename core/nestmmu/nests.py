@@ -66,6 +66,10 @@ class Nest(Protocol):
         """Return the leaves of the shadow table that :meth:`run` built."""
         ...
 
+    def page_sizes(self, leaf: Mapping) -> str:
+        """Return the sizes of the pages under a leaf of a shadow table, guest hypervisor's over host's: ``64K over 2M``."""
+        ...
+
     def explain(self, space: str, address: int) -> list[Explained]:
         """Return how ``address`` translates, table by table, down to the machine's memory.
 

@@ -74,7 +74,7 @@ class KvmNestedFaults(NestedFaultHandler):
     """The ladder with what is KVM's own (``__kvmhv_nested_page_fault``)."""
 
     def __init__(self, host: KvmHv, guest: KvmGuest) -> None:
-        super().__init__(guest, KvmComposer(guest.table.depths, host.quirks))
+        super().__init__(guest, KvmComposer(guest.table.depths, host.quirks), host.tell)
         self.host = host
 
     def has_root(self, nested: NestedGuest) -> bool:

@@ -14,7 +14,7 @@ from nestmmu.errors import InputError, NestmmuError, OutsideMemoryError
 from nestmmu.faults import Fault
 from nestmmu.hypervisor import Attempt
 from nestmmu.memory import FRAME_BYTES, TranslatedMemory
-from nestmmu.nests import Explained, Replayed, kind_text
+from nestmmu.nests import Explained, Replayed, kind_text, size_text
 from nestmmu.outcomes import Exit, Outcome, Verdict
 from nestmmu.points import finish
 from nestmmu.radix import RadixTable, RadixWalker, Root, Step
@@ -172,6 +172,17 @@ class RadixNest:
     def rebuilt_shadow(self) -> list[Mapping]:
         """Return the leaves of the shadow table that :meth:`run` built."""
         return [] if self.nested is None else list(self.nested.shadow.table.leaves())
+
+    def page_sizes(self, leaf: Mapping) -> str:
+        """Return the sizes of the pages under a leaf of the shadow, L1's over L0's."""
+        if self.nested is None or self.nested.table is None or self.guest is None:
+            return ""
+        try:
+            inner = self.nested.table.lookup(leaf.page_start)
+            outer = self.guest.table.table.lookup(inner.output_address)
+        except Fault:
+            return "not mapped below"
+        return f"{size_text(inner.page_shift)} over {size_text(outer.page_shift)}"
 
     def run(self) -> Iterator[Replayed]:
         """Make the accesses of ``also``, which count for the shadow alone, then yield the recorded ones."""

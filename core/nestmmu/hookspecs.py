@@ -1,0 +1,133 @@
+"""The contract between the core and its plugins: every hook, who calls it, and when.
+
+Hooks provide the objects that act, once, when a table or a CPU is made, and announce coarse events. None is called
+for a step of a walk: a hook call costs as much as twenty method calls. A plugin may put a cache, a counter or a fault injector
+around any object by a wrapper (pluggy's ``wrapper=True``) of the hook that provides it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import typer
+
+    from nestmmu.compose import Composer
+    from nestmmu.events import Event
+    from nestmmu.formats import AccessedDirty, RadixFormat
+    from nestmmu.images import NestImage
+    from nestmmu.memory import Memory
+    from nestmmu.nests import Nest
+    from nestmmu.protocols import Cpu, Invalidator, Reflector, Replayer, WalkerFactory
+    from nestmmu.radix import RadixWalker
+    from nestmmu.vectors import Vectors
+
+PROJECT = "nestmmu"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec(historic=True)
+def nestmmu_table_formats() -> Sequence[RadixFormat]:  # type: ignore[empty-body]
+    """Return the table formats that the plugin knows.
+
+    Called once for each plugin, when it is registered; historic, so late plugins are asked too. All results count.
+    A name that another plugin has taken is refused, with both named. Since 0.1.
+    """
+
+
+@hookspec(firstresult=True)
+def nestmmu_walker(  # type: ignore[empty-body]
+    table_format: RadixFormat, memory: Memory, stage: str, accessed_dirty: AccessedDirty
+) -> RadixWalker | None:
+    """Return what walks tables of ``table_format`` in ``memory``.
+
+    Called when a table or a CPU is made. The first result counts; the core gives the plain engine last. Since 0.1.
+
+    :param stage: what faults and steps are to call the table.
+    :param accessed_dirty: what the walker does with accessed and dirty.
+    """
+
+
+@hookspec(firstresult=True)
+def nestmmu_composer(table_format: RadixFormat, widths: tuple[int, ...]) -> Composer | None:  # type: ignore[empty-body]
+    """Return what composes two mappings into a leaf of a shadow table.
+
+    Called when a hypervisor begins to shadow. The first result counts; the core gives the ideal composer last. Since 0.1.
+
+    :param table_format: the shadow's.
+    :param widths: index bits of each of its levels, root first.
+    """
+
+
+@hookspec(firstresult=True)
+def nestmmu_reflector(arch: str) -> Reflector | None:  # type: ignore[empty-body]
+    """Return what reads the architecture's exit registers as a fault, and writes a fault as what its owner sees.
+
+    Called when a hypervisor of that architecture is made. The first result counts. Since 0.1.
+    """
+
+
+@hookspec(firstresult=True)
+def nestmmu_invalidator(arch: str) -> Invalidator | None:  # type: ignore[empty-body]
+    """Return what reads the architecture's invalidation instructions and hypercalls as scopes.
+
+    Called when a hypervisor of that architecture is made. The first result counts. Since 0.1.
+    """
+
+
+@hookspec(firstresult=True)
+def nestmmu_cpu(  # type: ignore[empty-body]
+    arch: str, registers: Mapping[str, int], memory: Memory, accessed_dirty: AccessedDirty, make_walker: WalkerFactory
+) -> Cpu | None:
+    """Return a CPU of an architecture.
+
+    Called whenever someone wants one. The first result counts.
+
+    :param registers: initial values by lower-case name; others are as after reset.
+    :param memory: what the CPU takes for the machine's memory.
+    :param accessed_dirty: whether the CPU sets accessed and dirty itself, or faults.
+    :param make_walker: what to make walkers with, so that wrappers of ``nestmmu_walker`` reach the CPU's own.
+    :raises ValueError: for a register that the architecture does not have.
+
+    Since 0.1.
+    """
+
+
+@hookspec(firstresult=True)
+def nestmmu_nest(image: NestImage) -> Nest | None:  # type: ignore[empty-body]
+    """Return the levels in an image, ready to be run again.
+
+    Called by ``nestmmu run`` and ``nestmmu walk``. The first result counts: a plugin answers for its own ``image.arch`` alone.
+
+    :raises ~nestmmu.errors.InputError: naming the field of the image that cannot be.
+
+    Since 0.1.
+    """
+
+
+@hookspec(firstresult=True)
+def nestmmu_replayer(vectors: Vectors) -> Replayer | None:  # type: ignore[empty-body]
+    """Return what makes recorded accesses again, each on a fresh CPU.
+
+    Called by ``nestmmu replay``. The first result counts: a plugin answers for its own ``vectors.arch`` alone. Since 0.1.
+
+    :raises ~nestmmu.errors.InputError: naming the field that cannot be.
+    """
+
+
+@hookspec
+def nestmmu_event(event: Event) -> None:
+    """Take note of something coarse: a fault taken or reflected, a shadow entry added or removed, an invalidation, a hypercall.
+
+    Called right after it happened, on all plugins. Must not raise. Since 0.1.
+    """
+
+
+@hookspec
+def nestmmu_cli(app: typer.Typer) -> None:
+    """Add subcommands to the command line. Called on all plugins when it starts. Since 0.1."""
