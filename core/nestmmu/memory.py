@@ -50,6 +50,10 @@ class Translator(Protocol):
         """Return only the output address of :meth:`translate`: what reading a table needs."""
         ...
 
+    def locator(self) -> Callable[[int, Access], int]:
+        """Return :meth:`locate`, made for being called often."""
+        ...
+
 
 class Memory(Protocol):
     """What can be read and written by address."""
@@ -60,6 +64,10 @@ class Memory(Protocol):
 
     def locate(self, address: int, access: Access) -> int:
         """Return the address in :attr:`physical` that ``address`` leads to."""
+        ...
+
+    def locator(self) -> Callable[[int, Access], int]:
+        """Return :meth:`locate`, made for being called often."""
         ...
 
     @property
@@ -140,6 +148,10 @@ class PhysicalMemory:
         """Return ``address``: it is physical already."""
         return address
 
+    def locator(self) -> Callable[[int, Access], int]:
+        """Return :meth:`locate`."""
+        return self.locate
+
     def frame_numbers(self) -> list[int]:
         """Return the numbers of the frames that are kept, sorted."""
         return sorted(self._frames)
@@ -147,6 +159,13 @@ class PhysicalMemory:
     def frame_count(self) -> int:
         """Return how many frames are kept."""
         return len(self._frames)
+
+    def readable_frames(self) -> dict[int, memoryview]:
+        """Return the frames by number, live, for code that cannot pay for a call a load.
+
+        A memory that watches its loads, because its class overrides :meth:`loader`, shows none.
+        """
+        return self._frames if type(self).loader is PhysicalMemory.loader else {}
 
     def poison(self, number: int) -> None:
         """Drop a frame that was freed: whoever reads or writes it before :meth:`clear` is in error."""
@@ -294,6 +313,9 @@ class TranslatedMemory:
         self.parent = parent
         self.table = table
         self._busy = False
+        self._last = isinstance(parent, PhysicalMemory)
+        self.straight = getattr(getattr(table, "walker", None), "memory", None) is parent
+        """Whether the table itself lies in the parent, so that reading it never comes back here."""
 
     @property
     def physical(self) -> PhysicalMemory:
@@ -310,13 +332,18 @@ class TranslatedMemory:
             raise CycleError((self.name,))
         self._busy = True
         try:
-            return self.parent.locate(self.table.locate(address, access), access)
+            output = self.table.locate(address, access)
+            return output if self._last else self.parent.locate(output, access)
         except CycleError as cycle:
             if len(cycle.names) > 1 and cycle.names[0] == cycle.names[-1]:
                 raise
             raise CycleError((self.name, *cycle.names)) from None
         finally:
             self._busy = False
+
+    def locator(self) -> Callable[[int, Access], int]:
+        """Return :meth:`locate`, made for being called often; straight from the table where no cycle can be."""
+        return self.table.locator() if self._last and self.straight else self.locate
 
     def loader(self, size: int, byteorder: ByteOrder) -> Callable[[int], int]:
         """Return :meth:`load` for aligned words of one size and order, made for being called often."""
@@ -358,6 +385,10 @@ class TranslatedMemory:
 
 class GuestMemory(TranslatedMemory):
     """A guest's memory as its host's software reads it: what does not translate is not there."""
+
+    def locator(self) -> Callable[[int, Access], int]:
+        """Return :meth:`locate`."""
+        return self.locate
 
     def locate(self, address: int, access: Access) -> int:
         """Return the physical address that ``address`` leads to.

@@ -7,7 +7,8 @@ walks in two dimensions, or in more, need no code here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 import numpy as np
@@ -17,10 +18,10 @@ from nestmmu.errors import OutsideMemoryError, TooLargeError
 from nestmmu.faults import Fault, FaultKind
 from nestmmu.formats import AccessedDirty
 from nestmmu.mappings import Mapping
-from nestmmu.memory import FRAME_BYTES, PhysicalMemory
+from nestmmu.memory import FRAME_BYTES, FRAME_SHIFT, PhysicalMemory, codec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from nestmmu.formats import RadixFormat
     from nestmmu.memory import Memory
@@ -66,6 +67,18 @@ class Found(NamedTuple):
     where: int
     """The entry's physical address."""
     depth: int
+    permissions: int
+
+
+_Node = tuple[Any, int, int, int, int, int]
+"""A decoded entry: (nodes of the table's entries by their values, table, shift of the index, mask of the index, depth of the
+table, 0), or (None, page, its shift, mask of the offset in it, depth of the leaf, permissions)."""
+Raw = tuple[int, int, int, int, int, int, int]
+"""The fields of a :class:`Found`, bare."""
+_LOAD = Access.LOAD
+_OFFSET = FRAME_BYTES - 1
+_MOST_NODES = 1 << 16
+"""How many decoded entries are remembered at each level."""
 
 
 @attrs.frozen
@@ -99,15 +112,16 @@ class RadixWalker:
         self.accessed_dirty = accessed_dirty
         self.trace: list[Step] | None = None
         """Where to add the steps of each walk; None: they are not made."""
-        order = table_format.byteorder
         physical = memory.physical
-        self._load = physical.loader(table_format.entry_bytes, order)
-        self._locate = None if isinstance(memory, PhysicalMemory) else memory.locate
-        self._levels = tuple(
-            (depth, level.index_bits, level.leaf.mask, level.leaf.value, level.may_leaf, level.may_table)
-            for depth, level in enumerate(table_format.levels)
-        )
-        self._reserved = tuple((match.mask, match.value) for match in table_format.reserved)
+        self._load = physical.loader(table_format.entry_bytes, table_format.byteorder)
+        self._locate = None if isinstance(memory, PhysicalMemory) else memory.locator()
+        self._frames = physical.readable_frames()
+        self._unpack = codec(table_format.entry_bytes, table_format.byteorder).unpack_from
+        self._scale = table_format.entry_bytes.bit_length() - 1
+        touched = table_format.accessed, table_format.accessed | table_format.dirty
+        self._needed = {Access.LOAD: touched[0], Access.FETCH: touched[0], Access.STORE: touched[1]}
+        self._memos: dict[tuple[int, int], dict[int, _Node]] = {}
+        self._roots: dict[tuple[int, int], _Node] = {}
 
     def fault(self, kind: FaultKind, address: int, access: Access, found: Found | None = None) -> Fault:
         """Return a fault of this table; ``found`` is the leaf that it is about."""
@@ -126,27 +140,27 @@ class RadixWalker:
         :param access: what a fault will say was tried.
         :raises Fault: NOT_PRESENT, MALFORMED or UNREADABLE of this table, or what reading an entry raised.
         """
-        form = self.format
-        load, locate, trace = self._load, self._locate, self.trace
-        valid_mask, valid_value = form.valid.mask, form.valid.value
-        entry_bytes, shift = form.entry_bytes, form.address_shift
-        remaining = form.input_bits
-        at = entry = depth = None
-        for depth, widths, leaf_mask, leaf_value, may_leaf, may_table in self._levels:
-            if bits not in widths:
-                if form.late_geometry and locate is not None:
-                    self._reach(base, bits, remaining, address)
-                break
-            low = (entry_bytes << bits) - 1
-            if base & low:
-                if form.strict_table:
-                    break
-                base &= ~low
-            remaining -= bits
-            at = base + (address >> remaining & (1 << bits) - 1) * entry_bytes
+        return Found._make(self.find_raw(base, bits, address, access))
+
+    def find_raw(self, base: int, bits: int, address: int, access: Access) -> Raw:
+        """Do as :meth:`find`, and return the fields of :class:`Found` as a bare tuple."""
+        return self.descend(self.root_node(base, bits, address, access), address, access)
+
+    def descend(self, node: _Node, address: int, access: Access) -> Raw:
+        """Walk down from a root that :meth:`root_node` decoded; the one loop over levels that there is.
+
+        What an entry says is a function of its value alone, so decoded entries are remembered by value, never by address.
+        """
+        load, locate, trace, frames, unpack = self._load, self._locate, self.trace, self._frames, self._unpack
+        scale = self._scale
+        nodes, base, shift, mask, depth, permissions = node
+        while True:
+            where = at = base + ((address >> shift & mask) << scale)
             try:
-                where = at if locate is None else locate(at, Access.LOAD)
-                entry = load(where)
+                if locate is not None:
+                    where = locate(at, _LOAD)
+                frame = frames.get(where >> FRAME_SHIFT)
+                entry = load(where) if frame is None else unpack(frame, where & _OFFSET)[0]
             except OutsideMemoryError:
                 raise Fault(FaultKind.UNREADABLE, self.stage, access, address, depth, entry_address=at) from None
             except Fault as fault:
@@ -154,25 +168,74 @@ class RadixWalker:
                 raise
             if trace is not None:
                 trace.append(self._step(address, depth, at, entry, at - base))
-            if entry & valid_mask != valid_value:
-                raise Fault(FaultKind.NOT_PRESENT, self.stage, access, address, depth, entry_address=at, entry=entry)
-            if self._reserved and any(entry & mask == value for mask, value in self._reserved):
-                break
-            if entry & leaf_mask == leaf_value:
-                output = (entry & form.output_mask) << shift
-                low = (1 << remaining) - 1
-                if not may_leaf or (output & low and form.strict_output):
-                    break
-                return Found(output & ~low | address & low, remaining, entry, at, where, depth)
-            if not may_table:
-                break
-            base = (entry & form.table_mask) << shift
-            bits = form.next_bits(entry, depth)
-        raise Fault(FaultKind.MALFORMED, self.stage, access, address, depth, entry_address=at, entry=entry)
+            node = nodes.get(entry) or self._decode(nodes, entry, depth, shift, at, address, access)
+            nodes, base, shift, mask, depth, permissions = node
+            if nodes is None:
+                return base | address & mask, shift, entry, at, where, depth, permissions
 
-    def _reach(self, base: int, bits: int, remaining: int, address: int) -> None:
+    def _decode(
+        self, nodes: dict[int, _Node], entry: int, depth: int, shift: int, at: int, address: int, access: Access
+    ) -> _Node:
+        """Decode an entry that was not met before, and remember it.
+
+        :raises Fault: NOT_PRESENT or MALFORMED.
+        """
+        node = self._node(entry, depth, shift, address)
+        if isinstance(node, FaultKind):
+            raise Fault(node, self.stage, access, address, depth, entry_address=at, entry=entry)
+        if len(nodes) > _MOST_NODES:
+            nodes.clear()
+        nodes[entry] = node
+        return node
+
+    def root_node(self, base: int, bits: int, address: int, access: Access) -> _Node:
+        """Return a root table, decoded, for :meth:`descend`.
+
+        :raises Fault: MALFORMED, if it has a size or an alignment that the format forbids.
+        """
+        node = self._roots.get((base, bits))
+        if node is None:
+            decoded = self._table(base, bits, 0, self.format.input_bits, address)
+            if isinstance(decoded, FaultKind):
+                raise Fault(decoded, self.stage, access, address)
+            if len(self._roots) > _MOST_NODES:
+                self._roots.clear()
+            node = self._roots[base, bits] = decoded
+        return node
+
+    def _node(self, entry: int, depth: int, shift: int, address: int) -> _Node | FaultKind:
+        """Decode an entry of level ``depth``, whose index begins at bit ``shift`` of the address."""
+        form = self.format
+        level = form.levels[depth]
+        if not form.valid(entry):
+            return FaultKind.NOT_PRESENT
+        if any(match(entry) for match in form.reserved):
+            return FaultKind.MALFORMED
+        if level.leaf(entry):
+            output, low = form.output_of(entry), (1 << shift) - 1
+            if not level.may_leaf or (output & low and form.strict_output):
+                return FaultKind.MALFORMED
+            return None, output & ~low, shift, low, depth, form.permissions_of(entry)
+        if not level.may_table:
+            return FaultKind.MALFORMED
+        return self._table(form.table_of(entry), form.next_bits(entry, depth), depth + 1, shift, address)
+
+    def _table(self, base: int, bits: int, depth: int, shift: int, address: int) -> _Node | FaultKind:
+        """Decode a pointer to a table of level ``depth``; ``shift`` address bits are left for it and what is below."""
+        form = self.format
+        if depth >= len(form.levels) or bits not in form.levels[depth].index_bits:
+            if form.late_geometry and depth and self._locate is not None:
+                self._reach(base, bits, shift, address)
+            return FaultKind.MALFORMED
+        low = form.table_bytes(bits) - 1
+        if base & low and form.strict_table:
+            return FaultKind.MALFORMED
+        memo = self._memos.setdefault((depth, shift - bits), {})
+        return memo, base & ~low, shift - bits, (1 << bits) - 1, depth, 0
+
+    def _reach(self, base: int, bits: int, shift: int, address: int) -> None:
         """Translate the address that an entry of an illegal width would have, for what that does on the way."""
-        offset = (address >> max(remaining - bits, 0) & (1 << bits) - 1) * self.format.entry_bytes
+        offset = (address >> max(shift - bits, 0) & (1 << bits) - 1) * self.format.entry_bytes
         base -= base % self.format.table_bytes(bits)
         try:
             self.memory.locate(base + offset, Access.LOAD)
@@ -193,7 +256,7 @@ class RadixWalker:
         :raises Fault: ACCESSED_DIRTY, where the policy is to fault and a bit is missing.
         """
         form = self.format
-        needed = form.accessed | form.dirty if access is Access.STORE else form.accessed
+        needed = self._needed[access]
         entry = found.entry
         if entry & needed == needed or self.accessed_dirty is AccessedDirty.IGNORE:
             return entry
@@ -209,15 +272,32 @@ class RadixWalker:
         :raises Fault: PERMISSION, ACCESSED_DIRTY, or what :meth:`find` raises.
         """
         found = self.find(base, bits, address, access)
-        if not self.format.permissions_of(found.entry) & access:
+        if not found.permissions & access:
             raise self.fault(FaultKind.PERMISSION, address, access, found)
         entry = self.touch(found, address, access)
         return found if entry == found.entry else found._replace(entry=entry)
 
+    def reach(self, node: _Node, address: int, access: Access) -> int:
+        """Return the output address of an access, in bytes, from a root that :meth:`root_node` decoded."""
+        raw = self.descend(node, address, access)
+        if not raw[6] & access or raw[2] & (needed := self._needed[access]) != needed:
+            self.settle(raw, address, access)
+        return raw[0]
+
+    def settle(self, raw: Raw, address: int, access: Access) -> None:
+        """Check the permission of a leaf from :meth:`find_raw`, and touch it.
+
+        :raises Fault: PERMISSION or ACCESSED_DIRTY.
+        """
+        found = Found._make(raw)
+        if not found.permissions & access:
+            raise self.fault(FaultKind.PERMISSION, address, access, found)
+        self.touch(found, address, access)
+
     def as_found(self, entry: int, entry_address: int, depth: int, shift: int) -> Found:
         """Return a leaf that was met elsewhere than in a walk, for :meth:`mapping` of its first address."""
         output = self.format.output_of(entry) >> shift << shift
-        return Found(output, shift, entry, entry_address, entry_address, depth)
+        return Found(output, shift, entry, entry_address, entry_address, depth, self.format.permissions_of(entry))
 
     def mapping(self, address: int, found: Found) -> Mapping:
         """Return ``found`` as a mapping of ``address``."""
@@ -251,8 +331,21 @@ class RadixTable:
 
     def locate(self, address: int, access: Access) -> int:
         """Return only the output address of :meth:`translate`."""
-        root = self.root
-        return self.walker.resolve(root.base, root.index_bits, address, access).output
+        return self.walker.reach(self.node(address, access), address, access)
+
+    def locator(self) -> Callable[[int, Access], int]:
+        """Return :meth:`locate`, made for being called often."""
+        try:
+            return functools.partial(self.walker.reach, self.node(0, Access.LOAD))
+        except Fault:
+            return self.locate
+
+    def node(self, address: int, access: Access) -> _Node:
+        """Return the root, decoded.
+
+        :raises Fault: MALFORMED, about ``address``.
+        """
+        return self.walker.root_node(self.root.base, self.root.index_bits, address, access)
 
     def lookup(self, address: int, access: Access = Access.LOAD) -> Mapping:
         """Return the mapping of ``address``, whatever it permits; nothing is updated.

@@ -14,7 +14,7 @@ from nestmmu.mappings import Mapping
 from nestmmu.memory import FRAME_SHIFT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @attrs.frozen
@@ -132,6 +132,10 @@ class SlotTranslator:
         if page is None:
             raise OutsideMemoryError(address, 1)
         return page.address
+
+    def locator(self) -> Callable[[int, Access], int]:
+        """Return :meth:`locate`."""
+        return self.locate
 
     def translate(self, address: int, access: Access) -> Mapping:
         """Return :meth:`locate` as a mapping of the smallest page."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
+_WIDTH_OF_FILES = 160
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401  (any JSON)
@@ -28,10 +29,10 @@ def print_json(value: Any) -> None:  # noqa: ANN401  (any JSON)
 
 
 def console() -> Console:
-    """Return what tables and trees are printed with; not cut to a width that nobody sees."""
+    """Return what tables and trees are printed with; wide where no one's terminal says how wide."""
     from rich.console import Console  # noqa: PLC0415  (slow to import)
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
 
 
 @contextlib.contextmanager

@@ -55,4 +55,4 @@ def _short(hooks: list[str]) -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(plugins)
+    app.command(short_help="List plugins and what they provide.")(plugins)

@@ -152,4 +152,4 @@ def replay(
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Exit status 1 where an access came out otherwise.")(replay)
+    app.command(short_help="Make recorded translations again and compare.", epilog="Exit status 1 where an access came out otherwise.")(replay)

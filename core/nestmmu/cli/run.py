@@ -147,4 +147,4 @@ def run(
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Exit status 1 where anything differs that the image's `dropped` does not explain.")(run)
+    app.command(short_help="Run a recorded nest again and compare.", epilog="Exit status 1 where anything differs that the image's `dropped` does not explain.")(run)

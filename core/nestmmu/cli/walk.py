@@ -110,4 +110,4 @@ def walk(
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="An address that does not translate is an answer too: exit status 0.")(walk)
+    app.command(short_help="Explain one translation, step by step.", epilog="An address that does not translate is an answer too: exit status 0.")(walk)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ARRAY_LIMIT_BYTES = 1 << 30
 """Bytes that the arrays of one file may have together, when unpacked."""
 
-_DTYPES = {"|u1": np.dtype(np.uint8), "<u8": np.dtype(np.uint64)}
+_DTYPES: dict[str, np.dtype[Any]] = {"|u1": np.dtype(np.uint8), "<u8": np.dtype(np.uint64)}
 _MEMBER_LIMIT = 256
 _DIRECTORY_LIMIT = 1 << 16
 _HEADER_LIMIT = 1 << 12
@@ -135,15 +135,15 @@ def _header(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.ZipIn
 def _values(path: Path, name: str, archive: zipfile.ZipFile, member: _Member) -> NDArray[Any]:
     """Unpack one array, which was checked."""
     values = bytearray(member.size)
-    view = memoryview(values)
     done = 0
     with archive.open(member.info) as file:
         file.read(member.offset)
         while done < member.size:
-            count = file.readinto(view[done : done + _CHUNK_BYTES])
-            if not count:
+            part = file.read(min(_CHUNK_BYTES, member.size - done))
+            if not part:
                 raise InputError(path, name, f"ends after {done} of {member.size} bytes", _COPY)
-            done += count
+            values[done : done + len(part)] = part
+            done += len(part)
     return np.frombuffer(values, member.dtype).reshape(member.shape)
 
 
@@ -162,10 +162,12 @@ def read_arrays(path: Path, *, limit_bytes: int = ARRAY_LIMIT_BYTES) -> dict[str
             _check_directory(path, file, limit_bytes)
             with zipfile.ZipFile(file) as archive:
                 members: dict[str, _Member] = {}
-                for name, info in _members(path, archive, limit_bytes).items():  # noqa: B007  (for the message)
+                for name, info in _members(path, archive, limit_bytes).items():
                     members[name] = _header(path, name, archive, info)
                 for name, member in members.items():
                     arrays[name] = _values(path, name, archive, member)
     except _DAMAGED as error:
         raise InputError(path, name, f"is damaged or cut short: {quoted(str(error))}", _COPY) from None
+    except MemoryError:
+        raise InputError(path, name, "does not fit into memory", "give a smaller file") from None
     return arrays

@@ -6,11 +6,11 @@ Whatever the bytes are, what comes out is a :class:`Field` or one
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import stat
 import zlib
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, NoReturn, cast
 
 import attrs
@@ -20,6 +20,7 @@ from nestmmu.addresses import ADDRESS_LIMIT
 from nestmmu.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 VALUE_LIMIT = 1 << 23
@@ -30,6 +31,8 @@ TEXT_LIMIT = 4096
 """Characters of a string that is kept."""
 
 _CHUNK_BYTES = 1 << 20
+_GZIP = 16 + zlib.MAX_WBITS
+_COPY = "copy or download it again"
 _NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _TYPE_NAMES = {bool: "a boolean", int: "an integer", float: "a fraction", str: "a string", list: "a list"}
 _ACCESSES = {access.label: access for access in Access}
@@ -150,6 +153,24 @@ class Field:
         return f"{self.name}.{name}" if self.name else name
 
 
+def _unpacked(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    """Unpack the one gzip member of a file, piece by piece.
+
+    Not by the gzip module, which takes any number of empty members, and their headers byte by byte.
+    """
+    unpack = zlib.decompressobj(_GZIP)
+    while packed := file.read(_CHUNK_BYTES):
+        if unpack.eof:
+            break
+        while (part := unpack.decompress(packed, _CHUNK_BYTES)) or unpack.unconsumed_tail:
+            yield part
+            packed = unpack.unconsumed_tail
+    if not unpack.eof:
+        raise InputError(path, "", "is cut short: its gzip data does not end", _COPY)
+    if packed or unpack.unused_data:
+        raise InputError(path, "", "goes on after its gzip data", "pack it again, as one piece")
+
+
 def _read_bounded(path: Path, limit_bytes: int) -> bytes:
     """Return the bytes of a file, unpacked if its name ends in ``.gz``: at most ``limit_bytes``, packed or not."""
     data = bytearray()
@@ -157,9 +178,9 @@ def _read_bounded(path: Path, limit_bytes: int) -> bytes:
         if file.seek(0, 2) > limit_bytes:
             raise InputError(path, "", f"has more than {limit_bytes} bytes", "give a smaller file")
         file.seek(0)
-        source = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
-        while chunk := source.read(_CHUNK_BYTES):
-            data += chunk
+        parts = _unpacked(path, file) if path.suffix == ".gz" else iter(partial(file.read, _CHUNK_BYTES), b"")
+        for part in parts:
+            data += part
             if len(data) > limit_bytes:
                 raise InputError(path, "", f"unpacks to more than {limit_bytes} bytes", "give a smaller file")
     return bytes(data)
@@ -183,10 +204,8 @@ def read_json(path: Path, limit_bytes: int) -> Field:
             raise InputError(path, "", f"has more than {VALUE_LIMIT} values", "give a smaller file")
         top = Field(path, "", json.loads(data.decode(), parse_constant=_not_a_number))
         del data
-    except gzip.BadGzipFile:
-        problem, remedy = "is not gzip, or damaged", "give a gzipped file, or one whose name does not end in .gz"
-    except (EOFError, zlib.error):
-        problem, remedy = "is damaged or cut short: gzip cannot unpack it", "copy or download it again"
+    except zlib.error:
+        problem, remedy = "is not gzip, or damaged", f"{_COPY}, or drop .gz from its name if it is not packed"
     except OSError as error:
         problem, remedy = (error.strerror or "cannot be read").lower(), "check its name and rights"
     except UnicodeDecodeError as error:
@@ -197,6 +216,8 @@ def read_json(path: Path, limit_bytes: int) -> Field:
         problem = "has a number that is too long, or NaN or Infinity"
     except RecursionError:
         problem = "is nested too deeply"
+    except MemoryError:
+        problem, remedy = "does not fit into memory", "give a smaller file"
     if problem:
         raise InputError(path, "", problem, remedy)
     top.mapping()

@@ -6,7 +6,6 @@ registers are called is the architecture's business: a :class:`Section` gives th
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import attrs
@@ -32,7 +31,7 @@ DOCUMENT_LIMIT_BYTES = 1 << 24
 TOUCH_LIMIT_BYTES = 1 << 32
 """Bytes that the touches beside the recorded accesses may have together."""
 
-_FILE_NAME = re.compile(r"[\w+-][\w+.-]{0,199}", re.ASCII)
+_SEPARATORS = frozenset("/\\:")
 _UINT64 = np.dtype(np.uint64)
 
 
@@ -110,7 +109,7 @@ class NestImage:
     """The recorded accesses, a column by name; all of one length, read-only."""
     accesses_path: Path
     frames: NDArray[np.uint64] = attrs.field(repr=False)
-    """Numbers of the 4 KiB frames that were kept: distinct, shape (n,)."""
+    """Numbers of the 4 KiB frames that were kept: distinct, shape (n,), read-only."""
     data: NDArray[np.uint8] = attrs.field(repr=False)
     """The frames' bytes, shape (n, 4096), read-only."""
 
@@ -158,7 +157,7 @@ def _section(field: Field) -> Section:
 def _beside(field: Field) -> Path:
     """Return the path of a file that a document names; it stands beside the document."""
     name = field.text()
-    if not _FILE_NAME.fullmatch(name):
+    if name in {"", ".", ".."} or not _SEPARATORS.isdisjoint(name):
         field.fail(f"is {quoted(name)}, not a plain file name", "name a file in the image's own directory")
     return field.where.parent / name
 
@@ -178,6 +177,7 @@ def _read_frames(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
         raise InputError(path, "frame", "has a number of 2^52 or more", "give frame numbers, not addresses")
     if len(np.unique(frames)) != len(frames):
         raise InputError(path, "frame", "has a number twice", "keep each frame once")
+    frames.flags.writeable = data.flags.writeable = False
     return frames, data
 
 
@@ -190,6 +190,7 @@ def _read_columns(path: Path) -> dict[str, NDArray[np.uint64]]:
         if len(column) != len(columns[first]):
             problem = f"has {len(column)} values where {first} has {len(columns[first])}"
             raise InputError(path, name, problem, "save columns of one length")
+        column.flags.writeable = False
     return columns
 
 

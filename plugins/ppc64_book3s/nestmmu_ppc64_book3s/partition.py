@@ -16,6 +16,7 @@ PATE_GR = 1 << 63
 """PATE doubleword 1: the kernel sets it for a guest that translates by radix."""
 RTS1 = 0x6000000000000000
 RTS2 = 0xE0
+RTS = RTS1 | RTS2
 RPDB = 0x0FFFFFFFFFFFFF00
 RPDS = 0x1F
 PRTB = 0x0FFFFFFFFFFFF000

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import attrs
+from typing import TYPE_CHECKING, NamedTuple
 
 from nestmmu.access import ALL_PERMISSIONS, EXECUTE, READ, WRITE, Access
 from nestmmu.errors import OutsideMemoryError
 from nestmmu.faults import Fault, FaultKind
 from nestmmu.formats import AccessedDirty
 from nestmmu.memory import TranslatedMemory
-from nestmmu.radix import RadixTable, RadixWalker, Root, Step
+from nestmmu.radix import Found, RadixTable, RadixWalker, Root, Step
 from nestmmu_ppc64_book3s.interrupts import (
     DSISR_ISSTORE,
     DSISR_NOEXEC_OR_G,
@@ -30,19 +28,21 @@ from nestmmu_ppc64_book3s.partition import (
     PRTB,
     PRTS,
     LARGEST_TABLE_FIELD,
+    RPDB,
+    RPDS,
+    RTS,
+    RTS_52_BITS,
     pate_address,
     radix_root,
     table_bytes,
-    tree_bits,
 )
 from nestmmu_ppc64_book3s.registers import KEY0_NO_READ, KEY0_NO_WRITE, MSR_DR, MSR_HV, MSR_IR, MSR_PR, Registers
-from nestmmu_ppc64_radix.formats import ATT, ATT_NON_IDEMPOTENT, EAA_PRIV, INPUT_BITS, POWER9
+from nestmmu_ppc64_radix.formats import ATT, ATT_NON_IDEMPOTENT, CHANGE, EAA_PRIV, POWER9, REFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nestmmu.memory import Memory
-    from nestmmu.radix import Found
 
 PARTITION = "partition-scoped"
 PROCESS = "process-scoped"
@@ -51,6 +51,9 @@ _EA_UNUSED = 0x3FF0000000000000
 _EA_WITHOUT_QUADRANT = 0x3FFFFFFFFFFFFFFF
 _REAL_ADDRESS = 0x0FFFFFFFFFFFFFFF
 _PAGE_OF_NOTHING = 64
+
+_LOAD, _STORE, _FETCH = Access.LOAD, Access.STORE, Access.FETCH
+_RC = REFERENCE | CHANGE
 
 _CAUSES = {
     FaultKind.NOT_PRESENT: DSISR_NOHPTE,
@@ -62,8 +65,7 @@ _CAUSES = {
 }
 
 
-@attrs.frozen
-class Reached:
+class Reached(NamedTuple):
     """An access that ended in a host real address."""
 
     address: int
@@ -81,6 +83,7 @@ class _Partition:
         base, bits = radix_root(dw0)
         self.table = RadixTable(cpu.partition_walker, Root(base, bits))
         self.memory = TranslatedMemory(cpu.memory, self.table, "guest real")
+        self.locate = self.memory.locator()
         self.process_walker = cpu.make_walker(POWER9, self.memory, PROCESS, cpu.reference_change)
         self.process_walker.trace = cpu.partition_walker.trace
 
@@ -195,18 +198,15 @@ class Power9Radix:
             self._bound_cache()
             partition = self._partitions[dw0] = _Partition(self, dw0)
         if quadrant is None:
-            guest = address & _EA_WITHOUT_QUADRANT
-            found = self._partition_scoped(partition, guest, access)
-            return Reached(found.output, found.shift, POWER9.permissions_of(found.entry))
+            return Reached(*self._partition_scoped(partition, address & _EA_WITHOUT_QUADRANT, access))
         pid = 0 if quadrant in {2, 3} else self.registers.pidr
         own = hv and lpid == 0
         walker = self.real_walker if own or hv and self.real_guest_tables else partition.process_walker
-        inner, permissions = self._process_scoped(partition, walker, dw1, pid, address, access)
+        guest, inner_shift, inner_permissions = self._process_scoped(partition, walker, dw1, pid, address, access)
         if own:
-            return Reached(inner.output, inner.shift, permissions)
-        outer = self._partition_scoped(partition, inner.output, access)
-        permissions &= POWER9.permissions_of(outer.entry)
-        return Reached(outer.output, min(inner.shift, outer.shift), permissions)
+            return Reached(guest, inner_shift, inner_permissions)
+        real, shift, permissions = self._partition_scoped(partition, guest, access)
+        return Reached(real, min(shift, inner_shift), permissions & inner_permissions)
 
     def _bound_cache(self) -> None:
         if len(self._partitions) > 4096:  # noqa: PLR2004  (as many as there are LPIDs)
@@ -225,20 +225,21 @@ class Power9Radix:
             raise Fault(FaultKind.MALFORMED, PARTITION, access, address, entry_address=where, entry=dw0)
         return dw0, dw1
 
-    def _partition_scoped(self, partition: _Partition, guest: int, access: Access) -> Found:
-        """Translate a guest real address; the tree's size is checked where it is used."""
-        walker, root = self.partition_walker, partition.table.root
-        found = walker.find(root.base, root.index_bits, guest, access)
-        if access is Access.FETCH and found.entry & ATT == ATT_NON_IDEMPOTENT:
-            raise walker.fault(FaultKind.ATTRIBUTE, guest, access, found)
-        if not POWER9.permissions_of(found.entry) & access:
-            raise walker.fault(FaultKind.PERMISSION, guest, access, found)
-        walker.touch(found, guest, access)
-        return found
+    def _partition_scoped(self, partition: _Partition, guest: int, access: Access) -> tuple[int, int, int]:
+        """Translate a guest real address to (host real address, page shift, permissions)."""
+        walker = self.partition_walker
+        raw = walker.descend(partition.table.node(guest, access), guest, access)
+        if access is _FETCH and raw[2] & ATT == ATT_NON_IDEMPOTENT:
+            raise walker.fault(FaultKind.ATTRIBUTE, guest, access, Found._make(raw))
+        needed = _RC if access is _STORE else REFERENCE
+        if not raw[6] & access or raw[2] & needed != needed:
+            walker.settle(raw, guest, access)
+        return raw[0], raw[1], raw[6]
 
     def _process_scoped(
         self, partition: _Partition, walker: RadixWalker, dw1: int, pid: int, address: int, access: Access
-    ) -> tuple[Found, int]:
+    ) -> tuple[int, int, int]:
+        """Translate an effective address to (guest real address, page shift, permissions)."""
         size = table_bytes(dw1)
         base = dw1 & PRTB
         if dw1 & PRTS > LARGEST_TABLE_FIELD or base & (size - 1):
@@ -246,30 +247,29 @@ class Power9Radix:
         if pid * PATE_BYTES >= size:
             raise walker.fault(FaultKind.NOT_PRESENT, address, access)
         try:
-            word = self._load(partition.memory.locate(base + pid * PATE_BYTES, Access.LOAD))
+            word = self._load(partition.locate(base + pid * PATE_BYTES, _LOAD))
         except OutsideMemoryError:
             raise walker.fault(FaultKind.UNREADABLE, address, access) from None
         except Fault as fault:
             fault.implicit = True
             raise
-        if tree_bits(word) != INPUT_BITS:
+        if word & RTS != RTS_52_BITS:
             raise walker.fault(FaultKind.MALFORMED, address, access)
-        root, bits = radix_root(word)
-        found = walker.find(root, bits, address & _EA_WITHOUT_QUADRANT, access)
-        entry = found.entry
-        if access is Access.FETCH and entry & ATT == ATT_NON_IDEMPOTENT:
-            raise walker.fault(FaultKind.ATTRIBUTE, address, access, found)
-        permissions = self._process_permissions(entry)
+        raw = walker.find_raw(word & RPDB, word & RPDS, address & _EA_WITHOUT_QUADRANT, access)
+        entry = raw[2]
+        if access is _FETCH and entry & ATT == ATT_NON_IDEMPOTENT:
+            raise walker.fault(FaultKind.ATTRIBUTE, address, access, Found._make(raw))
+        permissions = self._process_permissions(entry, raw[6])
         if not permissions & access:
-            raise walker.fault(FaultKind.PERMISSION, address, access, found)
-        if self.guarded_updates:
-            found = self._guard_update(partition, walker, found, access)
-        walker.touch(found, address, access)
-        return found, permissions
+            raise walker.fault(FaultKind.PERMISSION, address, access, Found._make(raw))
+        needed = _RC if access is _STORE else REFERENCE
+        if entry & needed != needed:
+            found = Found._make(raw)
+            walker.touch(self._guarded(partition, walker, found), address, access)
+        return raw[0], raw[1], permissions
 
-    def _process_permissions(self, entry: int) -> int:
-        """Return what a process-scoped leaf permits under MSR[PR] and key 0 of AMR and IAMR (5.7.12)."""
-        permissions = POWER9.permissions_of(entry)
+    def _process_permissions(self, entry: int, permissions: int) -> int:
+        """Return what is left of a process-scoped leaf's permissions under MSR[PR] and key 0 of AMR and IAMR (5.7.12)."""
         registers = self.registers
         if entry & EAA_PRIV:
             return 0 if registers.msr & MSR_PR else permissions
@@ -282,12 +282,12 @@ class Power9Radix:
                 permissions &= ~EXECUTE
         return permissions
 
-    def _guard_update(self, partition: _Partition, walker: RadixWalker, found: Found, access: Access) -> Found:
-        needed = POWER9.accessed | (POWER9.dirty if access is Access.STORE else 0)
-        if found.entry & needed == needed or walker is self.real_walker:
+    def _guarded(self, partition: _Partition, walker: RadixWalker, found: Found) -> Found:
+        """Return a process-scoped leaf as the partition scope lets the CPU store its R and C."""
+        if not self.guarded_updates or walker is self.real_walker:
             return found
         try:
-            return found._replace(where=partition.memory.locate(found.entry_address, Access.STORE))
+            return found._replace(where=partition.memory.locate(found.entry_address, _STORE))
         except Fault as fault:
             fault.implicit = True
             raise
