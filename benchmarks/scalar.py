@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 7
 MSR_DR = 0x10
+COMPLETED = 0xC00
 
 
 def calibration() -> float:
@@ -56,7 +57,7 @@ def main() -> None:
     rows = [
         (pid, msr, ea)
         for pid, msr, ea, vector, op in zip(*(image.column(name).tolist() for name in names), strict=True)
-        if vector == 0xC00 and op == 1 and msr & MSR_DR  # noqa: PLR2004  (completed loads with relocation)
+        if vector == COMPLETED and op == 1 and msr & MSR_DR
     ]
     cpu, registers = nest.cpu, nest.cpu.registers
 
@@ -91,7 +92,7 @@ def main() -> None:
 
 
 def exits_of(nest: RadixNest) -> list[HvExit]:
-    """Return an exit for each leaf of the nest's shadow: a store that found no entry, or a load where it may not store."""
+    """Return an exit for each leaf of the nest's shadow: as if it were not there."""
     found = []
     for leaf in nest.kernel_shadow():
         dsisr = 0x42000000 if leaf.permissions & Access.STORE else 0x40000000

@@ -25,6 +25,4 @@ class Access(enum.IntEnum):
 
 def permission_text(permissions: int) -> str:
     """Return permissions as ``rwx``, with ``-`` for each that is missing."""
-    return "".join(
-        letter if permissions & bit else "-" for letter, bit in (("r", READ), ("w", WRITE), ("x", EXECUTE))
-    )
+    return "".join(letter if permissions & bit else "-" for letter, bit in (("r", READ), ("w", WRITE), ("x", EXECUTE)))

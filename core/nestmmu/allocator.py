@@ -62,6 +62,4 @@ class PageAllocator:
 
     def _frames(self, address: int, size: int) -> list[int]:
         locate = self.memory.locate
-        return [
-            locate(at, Access.STORE) >> FRAME_SHIFT for at in range(address, address + size, FRAME_BYTES)
-        ]
+        return [locate(at, Access.STORE) >> FRAME_SHIFT for at in range(address, address + size, FRAME_BYTES)]

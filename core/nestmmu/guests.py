@@ -43,7 +43,13 @@ class Guest:
     """
 
     def __init__(
-        self, tag: HardwareTag, table: TableEditor, memory: Memory, slots: Slots, backing: Backing | None, base_shift: int
+        self,
+        tag: HardwareTag,
+        table: TableEditor,
+        memory: Memory,
+        slots: Slots,
+        backing: Backing | None,
+        base_shift: int,
     ) -> None:
         self.tag = tag
         self.table = table

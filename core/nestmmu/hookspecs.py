@@ -1,7 +1,8 @@
 """The contract between the core and its plugins: every hook, who calls it, and when.
 
 Hooks provide the objects that act, once, when a table or a CPU is made, and announce coarse events. None is called
-for a step of a walk: a hook call costs as much as twenty method calls. A plugin may put a cache, a counter or a fault injector
+for a step of a walk: a hook call costs as much as twenty method calls. A plugin may put a cache, a counter or a
+fault injector
 around any object by a wrapper (pluggy's ``wrapper=True``) of the hook that provides it.
 """
 
@@ -32,7 +33,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec(historic=True)
-def nestmmu_table_formats() -> Sequence[RadixFormat]:  # type: ignore[empty-body]
+def nestmmu_table_formats() -> Sequence[RadixFormat]:
     """Return the table formats that the plugin knows.
 
     Called once for each plugin, when it is registered; historic, so late plugins are asked too. All results count.
@@ -41,7 +42,7 @@ def nestmmu_table_formats() -> Sequence[RadixFormat]:  # type: ignore[empty-body
 
 
 @hookspec(firstresult=True)
-def nestmmu_walker(  # type: ignore[empty-body]
+def nestmmu_walker(
     table_format: RadixFormat, memory: Memory, stage: str, accessed_dirty: AccessedDirty
 ) -> RadixWalker | None:
     """Return what walks tables of ``table_format`` in ``memory``.
@@ -54,10 +55,11 @@ def nestmmu_walker(  # type: ignore[empty-body]
 
 
 @hookspec(firstresult=True)
-def nestmmu_composer(table_format: RadixFormat, widths: tuple[int, ...]) -> Composer | None:  # type: ignore[empty-body]
+def nestmmu_composer(table_format: RadixFormat, widths: tuple[int, ...]) -> Composer | None:
     """Return what composes two mappings into a leaf of a shadow table.
 
-    Called when a hypervisor begins to shadow. The first result counts; the core gives the ideal composer last. Since 0.1.
+    Called when a hypervisor begins to shadow. The first result counts; the core gives the ideal composer last. Since
+    0.1.
 
     :param table_format: the shadow's.
     :param widths: index bits of each of its levels, root first.
@@ -65,7 +67,7 @@ def nestmmu_composer(table_format: RadixFormat, widths: tuple[int, ...]) -> Comp
 
 
 @hookspec(firstresult=True)
-def nestmmu_reflector(arch: str) -> Reflector | None:  # type: ignore[empty-body]
+def nestmmu_reflector(arch: str) -> Reflector | None:
     """Return what reads the architecture's exit registers as a fault, and writes a fault as what its owner sees.
 
     Called when a hypervisor of that architecture is made. The first result counts. Since 0.1.
@@ -73,7 +75,7 @@ def nestmmu_reflector(arch: str) -> Reflector | None:  # type: ignore[empty-body
 
 
 @hookspec(firstresult=True)
-def nestmmu_invalidator(arch: str) -> Invalidator | None:  # type: ignore[empty-body]
+def nestmmu_invalidator(arch: str) -> Invalidator | None:
     """Return what reads the architecture's invalidation instructions and hypercalls as scopes.
 
     Called when a hypervisor of that architecture is made. The first result counts. Since 0.1.
@@ -81,7 +83,7 @@ def nestmmu_invalidator(arch: str) -> Invalidator | None:  # type: ignore[empty-
 
 
 @hookspec(firstresult=True)
-def nestmmu_cpu(  # type: ignore[empty-body]
+def nestmmu_cpu(
     arch: str, registers: Mapping[str, int], memory: Memory, accessed_dirty: AccessedDirty, make_walker: WalkerFactory
 ) -> Cpu | None:
     """Return a CPU of an architecture.
@@ -99,10 +101,11 @@ def nestmmu_cpu(  # type: ignore[empty-body]
 
 
 @hookspec(firstresult=True)
-def nestmmu_nest(image: NestImage) -> Nest | None:  # type: ignore[empty-body]
+def nestmmu_nest(image: NestImage) -> Nest | None:
     """Return the levels in an image, ready to be run again.
 
-    Called by ``nestmmu run`` and ``nestmmu walk``. The first result counts: a plugin answers for its own ``image.arch`` alone.
+    Called by ``nestmmu run`` and ``nestmmu walk``. The first result counts: a plugin answers for its own
+    ``image.arch`` alone.
 
     :raises ~nestmmu.errors.InputError: naming the field of the image that cannot be.
 
@@ -111,10 +114,11 @@ def nestmmu_nest(image: NestImage) -> Nest | None:  # type: ignore[empty-body]
 
 
 @hookspec(firstresult=True)
-def nestmmu_replayer(vectors: Vectors) -> Replayer | None:  # type: ignore[empty-body]
+def nestmmu_replayer(vectors: Vectors) -> Replayer | None:
     """Return what makes recorded accesses again, each on a fresh CPU.
 
-    Called by ``nestmmu replay``. The first result counts: a plugin answers for its own ``vectors.arch`` alone. Since 0.1.
+    Called by ``nestmmu replay``. The first result counts: a plugin answers for its own ``vectors.arch`` alone. Since
+    0.1.
 
     :raises ~nestmmu.errors.InputError: naming the field that cannot be.
     """
@@ -122,7 +126,7 @@ def nestmmu_replayer(vectors: Vectors) -> Replayer | None:  # type: ignore[empty
 
 @hookspec
 def nestmmu_event(event: Event) -> None:
-    """Take note of something coarse: a fault taken or reflected, a shadow entry added or removed, an invalidation, a hypercall.
+    """Take note of something coarse: a fault, a reflection, a shadow entry, an invalidation, a hypercall.
 
     Called right after it happened, on all plugins. Must not raise. Since 0.1.
     """

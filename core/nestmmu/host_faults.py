@@ -33,9 +33,10 @@ def insert(
     guest: Guest, table: TableEditor, address: int, entry: int, depth: int,
     snapshot: int, added: Callable[[], None] | None = None,
 ) -> Steps[Insertion]:  # fmt: skip
-    """Insert a leaf into a table of the guest's host, unless what is behind the guest's memory changed since ``snapshot``.
+    """Insert a leaf into a table of the guest's host, unless what is behind the guest's memory changed.
 
     :param address: of the page, in bytes, in the space that ``table`` translates.
+    :param snapshot: of the guest, from before what led to ``entry`` was looked at.
     :param added: called under the lock, if there is a new leaf.
     :returns: what became of it; AGAIN if it raced.
     """
@@ -60,7 +61,8 @@ def insert(
 def page_depth(guest: Guest, slot: Slot, address: int, page_shift: int, target: int) -> int:
     """Return the level at which the host maps a page of its own for its guest.
 
-    As large as the page is, as long as it lies alike in both memories, and inside the slot where the host looks at that.
+    As large as the page is, as long as it lies alike in both memories, and inside the slot where the host looks at
+    that.
 
     :param page_shift: log2 of the bytes of the host's page.
     :param target: where ``address`` is in the host's memory.

@@ -74,9 +74,7 @@ class Hypervisor:
         bits = self.widths[0]
         return Root(self.allocator.allocate(self.walker.format.table_bytes(bits)), bits)
 
-    def edit(
-        self, root: Root, tag: HardwareTag, removed: Callable[[Mapping], None] | None = None
-    ) -> TableEditor:
+    def edit(self, root: Root, tag: HardwareTag, removed: Callable[[Mapping], None] | None = None) -> TableEditor:
         """Return an editor for the table at ``root``."""
         return self.editor(RadixTable(self.walker, root), self.widths, self.allocator, tag, self.flush, removed)
 

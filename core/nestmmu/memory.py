@@ -133,15 +133,13 @@ class PhysicalMemory:
         :param data: the frames' bytes, shape (n, 4096), uint8, C order, writable.
         """
         memory = cls(size, name)
-        rows = memoryview(data)
-        memory._frames = {
-            number: rows[index : index + 1].cast("B") for index, number in enumerate(numbers.tolist())
-        }
+        rows = data.data
+        memory._frames = {number: rows[index : index + 1].cast("B") for index, number in enumerate(numbers.tolist())}
         return memory
 
     @property
     def physical(self) -> PhysicalMemory:
-        """This memory itself."""
+        """Return this memory itself."""
         return self
 
     def locate(self, address: int, access: Access) -> int:  # noqa: ARG002  (the protocol's)
@@ -188,7 +186,7 @@ class PhysicalMemory:
     def _frame(self, number: int) -> memoryview:
         frame = self._frames.get(number)
         if frame is None:
-            frame = self._frames[number] = memoryview(np.zeros(FRAME_BYTES, np.uint8))
+            frame = self._frames[number] = np.zeros(FRAME_BYTES, np.uint8).data
         return frame
 
     def read(self, address: int, size: int) -> bytes:
@@ -295,7 +293,10 @@ class JournaledMemory(PhysicalMemory):
         result = []
         for word in sorted(touched):
             now = self.read(word, size)
-            if any(before.get(word + offset, now[offset : offset + 1]) != now[offset : offset + 1] for offset in range(size)):
+            if any(
+                before.get(word + offset, now[offset : offset + 1]) != now[offset : offset + 1]
+                for offset in range(size)
+            ):
                 result.append((word, int.from_bytes(now, byteorder)))
         return result
 
@@ -362,9 +363,7 @@ class TranslatedMemory:
     def read(self, address: int, size: int) -> bytes:
         """Return ``size`` bytes from ``address`` on."""
         physical = self.physical
-        return b"".join(
-            physical.read(self.locate(at, Access.LOAD), piece) for at, piece in _pieces(address, size)
-        )
+        return b"".join(physical.read(self.locate(at, Access.LOAD), piece) for at, piece in _pieces(address, size))
 
     def write(self, address: int, data: bytes) -> None:
         """Store ``data`` from ``address`` on; nothing is stored where any part does not translate."""

@@ -1,6 +1,7 @@
 """A host handles a fault of its guest's guest on the shadow table.
 
-The ladder: walk the guest hypervisor's table; reflect what it does not allow; find or make the host's own entry; compose the two; insert
+The ladder: walk the guest hypervisor's table; reflect what it does not allow; find or make the host's own entry;
+compose the two; insert
 the result into the shadow. Its order is that of Linux's ``__kvmhv_nested_page_fault``, and holds for every
 architecture whose hardware walks one table where two are meant.
 """

@@ -67,7 +67,7 @@ class Nest(Protocol):
         ...
 
     def page_sizes(self, leaf: Mapping) -> str:
-        """Return the sizes of the pages under a leaf of a shadow table, guest hypervisor's over host's: ``64K over 2M``."""
+        """Return the sizes of the pages under a leaf of a shadow, guest hypervisor's over host's: ``64K over 2M``."""
         ...
 
     def explain(self, space: str, address: int) -> list[Explained]:
@@ -138,16 +138,15 @@ def compare_shadows(
 ) -> ShadowComparison:
     """Compare two shadow tables by address, target, page size, permissions, accessed and dirty.
 
-    :param dropped: (first address, bytes, why) of ranges where the first lost entries: an entry that only the second has
+    :param dropped: (first address, bytes, why) of ranges where the first lost entries: an entry that only the second
+        has
         there is explained.
     """
     left = {leaf.page_start: leaf for leaf in kernel}
     right = {leaf.page_start: leaf for leaf in rebuilt}
     ranges = list(dropped)
     both = left.keys() & right.keys()
-    different = [
-        ShadowDifference(at, left[at], right[at]) for at in sorted(both) if _key(left[at]) != _key(right[at])
-    ]
+    different = [ShadowDifference(at, left[at], right[at]) for at in sorted(both) if _key(left[at]) != _key(right[at])]
     only_right = [
         ShadowDifference(at, None, right[at], next((why for start, size, why in ranges if 0 <= at - start < size), ""))
         for at in sorted(right.keys() - both)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import pluggy
@@ -13,7 +13,7 @@ from nestmmu import hookspecs
 from nestmmu.errors import PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import typer
 
@@ -126,7 +126,8 @@ class Plugins:
         if self._formats is None:
             found: dict[str, tuple[str, RadixFormat]] = {}
             for implementation in self._manager.hook.nestmmu_table_formats.get_hookimpls():
-                for form in implementation.function():
+                provide = cast("Callable[[], Sequence[RadixFormat]]", implementation.function)
+                for form in provide():
                     if form.name in found:
                         message = f"{found[form.name][0]} and {implementation.plugin_name} both bring {form.name}"
                         raise PluginError(message)
@@ -138,41 +139,44 @@ class Plugins:
         self, table_format: RadixFormat, memory: Memory, stage: str, accessed_dirty: AccessedDirty
     ) -> RadixWalker:
         """Return what walks tables of a format; wrappers included."""
-        return self._call(
-            "nestmmu_walker", table_format.name, table_format=table_format, memory=memory, stage=stage,
-            accessed_dirty=accessed_dirty,
-        )  # type: ignore[no-any-return]  # fmt: skip
+        found: RadixWalker = self._first(
+            "nestmmu_walker",
+            table_format.name,
+            {"table_format": table_format, "memory": memory, "stage": stage, "accessed_dirty": accessed_dirty},
+        )
+        return found
 
     def composer(self, table_format: RadixFormat, widths: tuple[int, ...]) -> Composer:
         """Return what composes leaves of a shadow table."""
-        return self._call(  # type: ignore[no-any-return]
-            "nestmmu_composer", table_format.name, table_format=table_format, widths=widths
-        )
+        arguments = {"table_format": table_format, "widths": widths}
+        found: Composer = self._first("nestmmu_composer", table_format.name, arguments)
+        return found
 
     def reflector(self, arch: str) -> Reflector:
         """Return an architecture's reflector."""
-        return self._call("nestmmu_reflector", arch, arch=arch)  # type: ignore[no-any-return]
+        found: Reflector = self._first("nestmmu_reflector", arch, {"arch": arch})
+        return found
 
     def invalidator(self, arch: str) -> Invalidator:
         """Return an architecture's invalidator."""
-        return self._call("nestmmu_invalidator", arch, arch=arch)  # type: ignore[no-any-return]
+        found: Invalidator = self._first("nestmmu_invalidator", arch, {"arch": arch})
+        return found
 
-    def cpu(
-        self, arch: str, registers: Mapping[str, int], memory: Memory, accessed_dirty: AccessedDirty
-    ) -> Cpu:
+    def cpu(self, arch: str, registers: Mapping[str, int], memory: Memory, accessed_dirty: AccessedDirty) -> Cpu:
         """Return a CPU of an architecture."""
-        return self._call(  # type: ignore[no-any-return]
-            "nestmmu_cpu", arch, arch=arch, registers=registers, memory=memory, accessed_dirty=accessed_dirty,
-            make_walker=self.walker,
-        )  # fmt: skip
+        arguments = {"arch": arch, "registers": registers, "memory": memory, "accessed_dirty": accessed_dirty}
+        found: Cpu = self._first("nestmmu_cpu", arch, arguments | {"make_walker": self.walker})
+        return found
 
     def nest(self, image: NestImage) -> Nest:
         """Return the levels in an image."""
-        return self._call("nestmmu_nest", image.arch, image=image)  # type: ignore[no-any-return]
+        found: Nest = self._first("nestmmu_nest", image.arch, {"image": image})
+        return found
 
     def replayer(self, vectors: Vectors) -> Replayer:
         """Return what makes recorded accesses again."""
-        return self._call("nestmmu_replayer", vectors.arch, vectors=vectors)  # type: ignore[no-any-return]
+        found: Replayer = self._first("nestmmu_replayer", vectors.arch, {"vectors": vectors})
+        return found
 
     def announce(self, event: Event) -> None:
         """Tell all plugins of an event."""
@@ -182,7 +186,7 @@ class Plugins:
         """Let all plugins add their commands."""
         self._manager.hook.nestmmu_cli(app=app)
 
-    def _call(self, hook: str, subject: str, **arguments: Any) -> Any:  # noqa: ANN401  (a hook's own result)
+    def _first(self, hook: str, subject: str, arguments: Mapping[str, object]) -> Any:  # noqa: ANN401  (a hook's own)
         result = getattr(self._manager.hook, hook)(**arguments)
         if result is None:
             names = ", ".join(self.names()) or "none"

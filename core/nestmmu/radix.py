@@ -71,7 +71,8 @@ class Found(NamedTuple):
 
 
 _Node = tuple[Any, int, int, int, int, int]
-"""A decoded entry: (nodes of the table's entries by their values, table, shift of the index, mask of the index, depth of the
+"""A decoded entry: (nodes of the table's entries by their values, table, shift of the index, mask of the index,
+depth of the
 table, 0), or (None, page, its shift, mask of the offset in it, depth of the leaf, permissions)."""
 Raw = tuple[int, int, int, int, int, int, int]
 """The fields of a :class:`Found`, bare."""
@@ -149,7 +150,8 @@ class RadixWalker:
     def descend(self, node: _Node, address: int, access: Access) -> Raw:
         """Walk down from a root that :meth:`root_node` decoded; the one loop over levels that there is.
 
-        What an entry says is a function of its value alone, so decoded entries are remembered by value, never by address.
+        What an entry says is a function of its value alone, so decoded entries are remembered by value, never by
+        address.
         """
         load, locate, trace, frames, unpack = self._load, self._locate, self.trace, self._frames, self._unpack
         scale = self._scale
@@ -390,7 +392,7 @@ class RadixTable:
             message = f"the table at {self.root.base:#x} reaches more tables than memory holds: it loops or shares"
             raise TooLargeError(message)
         level = form.levels[depth] if depth < len(form.levels) else None
-        if level is None or bits not in level.index_bits or base % form.table_bytes(bits) and form.strict_table:
+        if level is None or bits not in level.index_bits or (base % form.table_bytes(bits) and form.strict_table):
             raise Fault(FaultKind.MALFORMED, walker.stage, Access.LOAD, start, depth, entry_address=base)
         base -= base % form.table_bytes(bits)
         remaining -= bits
@@ -400,7 +402,7 @@ class RadixTable:
             if level.leaf(entry):
                 output = form.output_of(entry)
                 low = (1 << remaining) - 1
-                if not level.may_leaf or output & low and form.strict_output:
+                if not level.may_leaf or (output & low and form.strict_output):
                     raise Fault(FaultKind.MALFORMED, walker.stage, Access.LOAD, address, depth, entry_address=at)
                 yield walker.mapping(address, walker.as_found(entry, at, depth, remaining))
             else:
@@ -418,9 +420,7 @@ class RadixTable:
         try:
             raw = walker.memory.read(base, form.table_bytes(bits))
         except (OutsideMemoryError, Fault):
-            raise Fault(
-                FaultKind.UNREADABLE, walker.stage, Access.LOAD, start, depth, entry_address=base
-            ) from None
+            raise Fault(FaultKind.UNREADABLE, walker.stage, Access.LOAD, start, depth, entry_address=base) from None
         kind = np.dtype(f"{'>' if form.byteorder == 'big' else '<'}u{form.entry_bytes}")
         words = np.frombuffer(raw, kind)
         chosen = np.nonzero((words & kind.type(form.valid.mask)) == kind.type(form.valid.value))[0]

@@ -123,7 +123,7 @@ class SlotTranslator:
     def locate(self, address: int, access: Access) -> int:
         """Return where ``address`` is in the host's memory.
 
-        :raises OutsideMemoryError: if it is in no slot, is to be written in a read-only one, or the host has no page for it.
+        :raises OutsideMemoryError: if it is in no slot, may not be written, or the host has no page for it.
         """
         slot, store = self.slots.find(address), access is Access.STORE
         page = None

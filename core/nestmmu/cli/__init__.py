@@ -1,6 +1,7 @@
 """The ``nestmmu`` command.
 
-Importing this is what ``nestmmu --help`` costs: numpy, and what plugins provide, are imported by the commands that need them.
+Importing this is what ``nestmmu --help`` costs: numpy, and what plugins provide, are imported by the commands that
+need them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def _version(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
 
 @app.callback(epilog="Exit status: 0 fine, 1 differences found, 2 bad input.")
 def _options(
+    *,
     version: Annotated[  # noqa: ARG001  (its callback does it)
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from nestmmu.cli.errors import DebugOption, JsonOption, guarded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @guarded
@@ -15,7 +20,7 @@ def plugins(
 ) -> None:
     """List the plugins that are installed, and what each provides.
 
-    A plugin that could not be loaded is listed with the reason; NESTMMU_DISABLE_PLUGINS keeps plugins, by name, from being loaded.
+    A plugin that could not be loaded is listed with the reason; NESTMMU_DISABLE_PLUGINS names those not to load.
 
     Example: nestmmu plugins --json
     """
@@ -49,7 +54,7 @@ def plugins(
     )
 
 
-def _short(hooks: list[str]) -> str:
+def _short(hooks: Iterable[str]) -> str:
     return ", ".join(hook.removeprefix("nestmmu_") for hook in hooks)
 
 

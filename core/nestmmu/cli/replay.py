@@ -61,8 +61,9 @@ def replay_file(path: Path, plugins: Plugins) -> FileResult:
     for number, scene in enumerate(vectors.scenes):
         for index, recorded in enumerate(scene.accesses):
             computed, changed = replayer.perform(scene, recorded)
-            left, right = replayer.comparable(dict(recorded.fields), computed)
-            left["changed"], right["changed"] = sorted(recorded.changed), sorted(changed)
+            expected, got = replayer.comparable(dict(recorded.fields), computed)
+            left: dict[str, Any] = {**expected, "changed": sorted(recorded.changed)}
+            right: dict[str, Any] = {**got, "changed": sorted(changed)}
             outcome = replayer.outcome(dict(recorded.fields))
             result.total[outcome] += 1
             if left == right:
@@ -152,4 +153,7 @@ def replay(
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(short_help="Make recorded translations again and compare.", epilog="Exit status 1 where an access came out otherwise.")(replay)
+    app.command(
+        short_help="Make recorded translations again and compare.",
+        epilog="Exit status 1 where an access came out otherwise.",
+    )(replay)

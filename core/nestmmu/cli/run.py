@@ -113,7 +113,9 @@ def write_shadow(result: RunResult, path: Path) -> None:
 
 @guarded
 def run(
-    image: Annotated[Path | None, typer.Argument(help="A nest-image/1; without one, the image that is installed.")] = None,
+    image: Annotated[
+        Path | None, typer.Argument(help="A nest-image/1; without one, the image that is installed.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Write the rebuilt shadow here (.npz).")] = None,
     *,
     json: JsonOption = False,
@@ -147,4 +149,7 @@ def run(
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(short_help="Run a recorded nest again and compare.", epilog="Exit status 1 where anything differs that the image's `dropped` does not explain.")(run)
+    app.command(
+        short_help="Run a recorded nest again and compare.",
+        epilog="Exit status 1 where anything differs that the image's `dropped` does not explain.",
+    )(run)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nestmmu.radix import Step
 
 
-class Space(str, enum.Enum):
+class Space(enum.StrEnum):
     """Whose addresses are walked."""
 
     L1 = "l1"
@@ -110,4 +110,7 @@ def walk(
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(short_help="Explain one translation, step by step.", epilog="An address that does not translate is an answer too: exit status 0.")(walk)
+    app.command(
+        short_help="Explain one translation, step by step.",
+        epilog="An address that does not translate is an answer too: exit status 0.",
+    )(walk)

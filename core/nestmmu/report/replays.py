@@ -19,7 +19,8 @@ def show_replay(result: FileResult, most: int) -> None:
     show_table(f"{result.path}: {result.arch} on {result.machine}", ("outcome", "recorded", "agree"), rows)
     out = console()
     for one in result.differences[:most]:
-        mode = ", ".join(f"{name} {_text(value)}" for name, value in one.recorded.fields.items() if name not in one.expected)
+        fields = one.recorded.fields.items()
+        mode = ", ".join(f"{name} {_text(value)}" for name, value in fields if name not in one.expected)
         label = f"{one.recorded.access.label} of {one.recorded.ea:#x} ({mode})"
         out.print(f"scene {one.scene}, access {one.access}: {label}", markup=False)
         for name, left, right in differing_fields(one):

@@ -52,7 +52,8 @@ def _show_shadow(result: RunResult) -> None:
         for leaf in leaves:
             counter[result.nest.page_sizes(leaf), size_text(leaf.page_shift)] += 1
     rows = [
-        (under, size, kernel[under, size], rebuilt[under, size]) for under, size in sorted(kernel.keys() | rebuilt.keys())
+        (under, size, kernel[under, size], rebuilt[under, size])
+        for under, size in sorted(kernel.keys() | rebuilt.keys())
     ]
     show_table("Shadow entries", ("L1 over L0", "shadow page", "kernel's", "rebuilt"), rows)
 

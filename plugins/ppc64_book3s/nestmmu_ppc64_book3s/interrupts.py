@@ -46,7 +46,6 @@ SRR1_CAUSES = 0x783F0000
 """The bits of SRR1 and HSRR1 that an instruction storage interrupt overwrites."""
 
 
-
 @attrs.frozen
 class Interrupt:
     """One storage interrupt, with every register that it writes."""

@@ -66,7 +66,7 @@ def returned_to(msr: int) -> int:
 
 
 def machine_state(*, hv: bool, pr: bool, real: bool, fetch: bool) -> int:
-    """Return the MSR of a recorded access: a fetch, or a load or store whose instruction is fetched without relocation."""
+    """Return the MSR of a recorded access; the instruction of a load or store is fetched without relocation."""
     msr = MSR_SF | (MSR_HV if hv else 0) | (MSR_PR if pr else 0)
     if not real:
         msr |= MSR_DR | (MSR_IR if fetch else 0)

@@ -23,11 +23,11 @@ from nestmmu_ppc64_book3s.interrupts import (
     storage_interrupt,
 )
 from nestmmu_ppc64_book3s.partition import (
+    LARGEST_TABLE_FIELD,
     PATE_BYTES,
     PATE_HR,
     PRTB,
     PRTS,
-    LARGEST_TABLE_FIELD,
     RPDB,
     RPDS,
     RTS,
@@ -93,9 +93,11 @@ class Power9Radix:
 
     :param reference_change: whether the CPU sets R and C itself (UPDATE) or takes a storage interrupt with
         DSISR bit 0x00040000 (FAULT). Both are POWER9.
-    :param guarded_updates: whether the CPU's own store of R and C to a process-scoped entry needs write permission, and sets C, in
+    :param guarded_updates: whether the CPU's own store of R and C to a process-scoped entry needs write permission,
+        and sets C, in
         the partition scope, as the ISA has it. The emulated CPUs that the recorded data come from do not do so.
-    :param real_guest_tables: whether, in quadrants 1 and 2 with MSR[HV], process-scoped entries are read from host real addresses, as
+    :param real_guest_tables: whether, in quadrants 1 and 2 with MSR[HV], process-scoped entries are read from host
+        real addresses, as
         the emulated CPUs that the recorded data come from do; the ISA has them guest real.
     :param make_walker: what to walk with; a hook may have wrapped it.
     """
@@ -164,7 +166,7 @@ class Power9Radix:
             lpid, quadrant = registers.lpidr, None
         else:
             quadrant = address >> 62
-            if address & _EA_UNUSED or not hv and quadrant in {1, 2}:
+            if address & _EA_UNUSED or (not hv and quadrant in {1, 2}):
                 return segment_interrupt(fetch, address, at, msr)
             lpid = registers.lpidr if not hv or quadrant in {1, 2} else 0
         try:
@@ -201,7 +203,7 @@ class Power9Radix:
             return Reached(*self._partition_scoped(partition, address & _EA_WITHOUT_QUADRANT, access))
         pid = 0 if quadrant in {2, 3} else self.registers.pidr
         own = hv and lpid == 0
-        walker = self.real_walker if own or hv and self.real_guest_tables else partition.process_walker
+        walker = self.real_walker if own or (hv and self.real_guest_tables) else partition.process_walker
         guest, inner_shift, inner_permissions = self._process_scoped(partition, walker, dw1, pid, address, access)
         if own:
             return Reached(guest, inner_shift, inner_permissions)
@@ -269,7 +271,7 @@ class Power9Radix:
         return raw[0], raw[1], permissions
 
     def _process_permissions(self, entry: int, permissions: int) -> int:
-        """Return what is left of a process-scoped leaf's permissions under MSR[PR] and key 0 of AMR and IAMR (5.7.12)."""
+        """Return a process-scoped leaf's permissions under MSR[PR] and key 0 of AMR and IAMR (5.7.12)."""
         registers = self.registers
         if entry & EAA_PRIV:
             return 0 if registers.msr & MSR_PR else permissions

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nestmmu.access import Access
-from nestmmu.addresses import HardwareTag
+from nestmmu.addresses import AssignedTag, HardwareTag
 from nestmmu.errors import NestmmuError, OutsideMemoryError
 from nestmmu.faults import Fault, FaultKind
 from nestmmu.guests import Guest, NestedGuest
@@ -117,7 +117,7 @@ class KvmHostFaults(HostFaultHandler):
     """A fault of L1 on L0's table for it (``kvmppc_book3s_radix_page_fault``)."""
 
     def refuses(self, exit_: Exit) -> Outcome | None:
-        """An unsupported configuration fails; a bad access is the guest's own."""
+        """Return the outcome of a bad access, which is the guest's own, or of an unsupported configuration."""
         record: HvExit = exit_.record
         if record.dsisr & DSISR_BADACCESS:
             return Outcome(Verdict.INJECT, fault=exit_.fault)
@@ -171,9 +171,7 @@ class KvmHv(Hypervisor):
         :param root: a table for it that is there already; None: an empty one, entered in the partition table.
         """
         table = self.edit(self.new_root() if root is None else root, lpid)
-        memory = GuestMemory(
-            self.memory, table.table if backing is None else SlotTranslator(slots, backing), "L1 real"
-        )
+        memory = GuestMemory(self.memory, table.table if backing is None else SlotTranslator(slots, backing), "L1 real")
         guest = KvmGuest(lpid, table, memory, slots, backing, self.base_shift)
         guest.keeps_inside_slots = Quirk.PAGES_BEYOND_SLOT not in self.quirks
         table.removed = guest.page_removed
@@ -181,8 +179,12 @@ class KvmHv(Hypervisor):
             self.set_pate(lpid, PATE_HR | root_word(table.table.root.base), PATE_GR)
         return guest
 
+    def add_nested(self, guest: Guest, assigned: AssignedTag, tag: HardwareTag) -> KvmNestedGuest:
+        """Begin to keep an L2 (``kvmhv_alloc_nested``); its PATE is read when it is first needed."""
+        return cast("KvmNestedGuest", super().add_nested(guest, assigned, tag))
+
     def update_ptbl_cache(self, guest: KvmGuest, nested: KvmNestedGuest) -> None:
-        """Read L1's PATE for ``nested`` and rewrite the hardware's (``kvmhv_update_ptbl_cache``, ``kvmhv_set_nested_ptbl``)."""
+        """Read L1's PATE for ``nested`` and rewrite the hardware's (``kvmhv_update_ptbl_cache``)."""
         address = pate_address(guest.ptcr, nested.assigned)
         try:
             pair = (0, 0) if address is None else read_pair(guest.memory, address)

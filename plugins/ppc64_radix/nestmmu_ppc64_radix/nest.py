@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import attrs
-
 from nestmmu.access import Access
 from nestmmu.addresses import AssignedTag, HardwareTag
 from nestmmu.allocator import PageAllocator
@@ -27,7 +25,6 @@ from nestmmu_ppc64_book3s.partition import (
     pate_address,
     radix_root,
     read_pair,
-    root_word,
     tree_bits,
 )
 from nestmmu_ppc64_book3s.registers import LPIDR_LIMIT, MSR_HV, MSR_SF, PIDR_LIMIT, Registers, returned_to
@@ -128,12 +125,14 @@ class RadixNest:
             l2 = host.create_guest(HardwareTag(self.l1_lpid), l2_slots, None, root)
             registers = Registers(ptcr=self.l1_ptcr, lpidr=self.l1_lpid)
         else:
-            registers = self._build(image, image.l0)
-            l2 = KvmGuest(self.nested.tag, self.nested.shadow, self.memory, l2_slots, None, self.guest.base_shift)
+            guest, nested = self._build(image, image.l0)
+            self.guest, self.nested = guest, nested
+            l2 = KvmGuest(nested.tag, nested.shadow, self.memory, l2_slots, None, guest.base_shift)
+            registers = Registers(ptcr=_ptcr(image, "l0", image.l0), lpidr=nested.tag)
         self.l1_handler = KvmHostFaults(l2)
         self.cpu = Power9Radix(registers, self.memory)
 
-    def _build(self, image: NestImage, l0: Section) -> Registers:
+    def _build(self, image: NestImage, l0: Section) -> tuple[KvmGuest, KvmNestedGuest]:
         """Take L0's table for L1 as it is, and begin an empty shadow in the kernel's place."""
         ptcr, page_shift = _ptcr(image, "l0", l0), l0.number("page_shift")
         if page_shift not in {12, 16}:
@@ -153,9 +152,8 @@ class RadixNest:
         nested = host.add_nested(guest, self.l1_lpid, shadow_lpid)
         image_root(image, guest.memory, self.l1_ptcr, self.l1_lpid, "l1.ptcr")
         host.update_ptbl_cache(guest, nested)
-        self.guest, self.nested = guest, nested
         self.handler = host.nested_faults(guest)
-        return Registers(ptcr=ptcr, lpidr=shadow_lpid)
+        return guest, nested
 
     def _leaves(self, table: RadixTable, field: str) -> list[Mapping]:
         try:

@@ -13,21 +13,21 @@ class Quirk(enum.Flag):
 
     NONE = 0
     BASE_PAGES_UNDER_GIGANTIC = enum.auto()
-    """``__kvmhv_nested_page_fault``: where the host's page is larger than L1's, the shadow gets a base page, never 2 MiB."""
+    """``__kvmhv_nested_page_fault``: under a larger page of the host, the shadow gets a base page, never 2 MiB."""
     MERGED_TARGETS = enum.auto()
     """``kvmppc_create_pte``: a new leaf is ORed into one that leads elsewhere, and leads to neither."""
     CHILDREN_FLUSHED_AT_HOST_ADDRESS = enum.auto()
     """``kvmppc_unmap_free_pte``: pages of a dropped table are flushed, and looked up, at the address they lead to."""
     FETCH_REFLECTED_AS_STORE = enum.auto()
-    """``kvmhv_translate_addr_nested``: for a fetch that needs a write, ISSTORE lands in L1's MSR image as MSR[VEC], and HISI_WRITE is lost."""
+    """``kvmhv_translate_addr_nested``: a fetch that needs a write is shown to L1 as MSR[VEC], not as HISI_WRITE."""
     DATA_INTERRUPT_FOR_FETCH = enum.auto()
     """``__kvmhv_nested_page_fault``: L2 gets a DSI, also where its fetch is at fault."""
     NO_MEMORY_TO_GUEST = enum.auto()
     """``kvmppc_create_pte``: out of pages for a table, L1 sees the fault as hardware raised it, and cannot mend it."""
     WRITE_WITHOUT_READ = enum.auto()
-    """``__kvmhv_nested_page_fault``: L1's write-only leaf takes read from the shadow, though write implies read for the CPU."""
+    """``__kvmhv_nested_page_fault``: L1's write-only leaf takes read from the shadow, which it implies."""
     PAGES_BEYOND_SLOT = enum.auto()
-    """``kvmppc_book3s_instantiate_page``: a large page of the host is mapped where it reaches beyond the memory slot."""
+    """``kvmppc_book3s_instantiate_page``: a large page of the host may reach beyond the memory slot."""
 
     LINUX_6_1 = (
         BASE_PAGES_UNDER_GIGANTIC | MERGED_TARGETS | CHILDREN_FLUSHED_AT_HOST_ADDRESS | FETCH_REFLECTED_AS_STORE

@@ -21,7 +21,7 @@ _WORD = 8
 
 
 class RadixReplayer:
-    """Makes the accesses of one file. Registers that an interrupt did not write are zero, and absent from its fields."""
+    """Makes the accesses of one file. Registers that an interrupt left zero are absent from its fields."""
 
     def __init__(self, vectors: Vectors) -> None:
         self.path = vectors.path
@@ -64,8 +64,10 @@ class RadixReplayer:
         return {"vector": result.vector, "msr_hv": result.hv, **written}, changed
 
     def comparable(self, recorded: Fields, computed: Fields) -> tuple[Fields, Fields]:
-        """Return both without the mode, and without HDSISR bit 0x00020000 beside 0x00040000, which the machine leaves out."""
-        left = {name: value for name, value in recorded.items() if name not in _MODE and (value or name in {"ra", "msr_hv"})}
+        """Return both without the mode, and without what the machine lacks: HDSISR 0x00020000 beside 0x00040000."""
+        left = {
+            name: value for name, value in recorded.items() if name not in _MODE and (value or name in {"ra", "msr_hv"})
+        }
         right = dict(computed)
         for fields in (left, right):
             if fields.get("hdsisr", 0) & DSISR_SET_RC:

@@ -1,0 +1,1 @@
+"""Writers of small images and vectors, well-formed or not."""
