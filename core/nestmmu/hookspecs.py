@@ -33,7 +33,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec(historic=True)
-def nestmmu_table_formats() -> Sequence[RadixFormat]:
+def nestmmu_table_formats() -> Sequence[RadixFormat] | None:
     """Return the table formats that the plugin knows.
 
     Called once for each plugin, when it is registered; historic, so late plugins are asked too. All results count.

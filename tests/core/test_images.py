@@ -351,6 +351,7 @@ ARCHIVES = [
     ("cut-short", GOOD[:-1], "", "is no .npz file, or cut short"),
     ("cut-in-the-middle", npz_bytes(small_pages())[:200], "", "is no .npz file, or cut short"),
     ("something-after-the-end", GOOD + b"x", "", "is no .npz file"),
+    ("a-comment-that-is-not-there", GOOD[:-2] + b"\x01\0", "", "is no .npz file"),
     ("deflated-bytes-flipped", GOOD[:39] + b"\xff" + GOOD[40:], "frame", "is damaged or cut short"),
     ("local-header-flipped", GOOD.replace(b"PK\x03\x04", b"PK\x03\x05"), "frame", "is damaged or cut short"),
     ("a-value-flipped", zip_bytes([("frame.npy", npy_bytes(U64, b"VALUE..."))], 0).replace(b"VALUE", b"VALUF"),

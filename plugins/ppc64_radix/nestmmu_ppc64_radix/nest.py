@@ -119,7 +119,7 @@ class RadixNest:
         self._kernel: list[Mapping] = []
         l2_slots = _l2_slots(image)
         if image.l0 is None:
-            root, _ = image_root(image, self.memory, self.l1_ptcr, self.l1_lpid, "l1.ptcr")
+            root, _ = image_root(image, self.memory, self.l1_ptcr, self.l1_lpid, "l1.ptcr, l2.l1_lpid")
             self.l1_table = RadixTable(RadixWalker(POWER9, self.memory, "L1's table for L2"), root)
             host = KvmHv(self.memory, PageAllocator(self.memory, 0, 0), ptcr=self.l1_ptcr, quirks=quirks)
             l2 = host.create_guest(HardwareTag(self.l1_lpid), l2_slots, None, root)
@@ -139,8 +139,8 @@ class RadixNest:
             raise InputError(image.path, "l0.page_shift", f"is {page_shift}", "a POWER kernel has 12 or 16")
         lpid = HardwareTag(image.l1.number("lpid", limit=LPIDR_LIMIT))
         shadow_lpid = HardwareTag(image.l2.number("shadow_lpid", limit=LPIDR_LIMIT))
-        root, _ = image_root(image, self.memory, ptcr, lpid, "l1.lpid")
-        shadow_root, _ = image_root(image, self.memory, ptcr, shadow_lpid, "l2.shadow_lpid")
+        root, _ = image_root(image, self.memory, ptcr, lpid, "l0.ptcr, l1.lpid")
+        shadow_root, _ = image_root(image, self.memory, ptcr, shadow_lpid, "l0.ptcr, l2.shadow_lpid")
         self.shadow_table = RadixTable(RadixWalker(POWER9, self.memory, "L0's shadow for L2"), shadow_root)
         self._kernel = self._leaves(self.shadow_table, "l2.shadow_lpid")
         free = (max(self.memory.frame_numbers(), default=0) + 1) * FRAME_BYTES
@@ -150,7 +150,7 @@ class RadixNest:
         guest = host.create_guest(lpid, _mapped_slots(self._leaves(l0_table, "l1.lpid")), None, root)
         guest.ptcr = self.l1_ptcr
         nested = host.add_nested(guest, self.l1_lpid, shadow_lpid)
-        image_root(image, guest.memory, self.l1_ptcr, self.l1_lpid, "l1.ptcr")
+        image_root(image, guest.memory, self.l1_ptcr, self.l1_lpid, "l1.ptcr, l2.l1_lpid")
         host.update_ptbl_cache(guest, nested)
         self.handler = host.nested_faults(guest)
         return guest, nested
