@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nestmmu.access import Access
 
-VECTORS_LIMIT_BYTES = 1 << 28
+VECTORS_LIMIT_BYTES = 1 << 26
 """Bytes of a file of vectors, unpacked."""
 WORD_LIMIT = 1_000_000
 """Words of memory in one scene."""

@@ -31,7 +31,13 @@ def nestmmu(*arguments: object, status: int = 0) -> str:
 def run_apart(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
     command = [sys.executable, "-c", "from nestmmu.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)  # noqa: S603  (our own)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=120)  # noqa: S603  (our own)
+
+
+def arrays(path: Path) -> dict[str, Any]:
+    """Return the arrays of an npz file."""
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 def refused(*arguments: object) -> str:
@@ -90,9 +96,9 @@ class TestRun:
     def test_output_holds_the_rebuilt_shadow(self, tmp_path: Path) -> None:
         file = tmp_path / "shadow.npz"
         nestmmu("run", "--output", file)
-        shadow = np.load(file, allow_pickle=False)
-        assert set(shadow.files) == {"l2_real", "l0_real", "page_shift", "entry"}
-        assert {name: shadow[name].shape for name in shadow.files} == dict.fromkeys(shadow.files, (1348,))
+        shadow = arrays(file)
+        assert set(shadow) == {"l2_real", "l0_real", "page_shift", "entry"}
+        assert {array.shape for array in shadow.values()} == {(1348,)}
         assert [int((shadow["page_shift"] == shift).sum()) for shift in (16, 21)] == [1022, 326]
         valid_leaf = np.uint64(3 << 62)
         assert (shadow["entry"] & valid_leaf == valid_leaf).all()
@@ -103,7 +109,7 @@ class TestRun:
         # L2 real 0x100000000 lies under PMD entry 0 of the shadow; where that is, `walk` says.
         steps = json.loads(nestmmu("walk", copied, "--space", "shadow", "0x100000000", "--json"))["tables"][0]["steps"]
         where = steps[-1]["address"]
-        pages = dict(np.load(copied.parent / "nest-64k-64k.pages.npz"))
+        pages = arrays(copied.parent / "nest-64k-64k.pages.npz")
         row = int(np.nonzero(pages["frame"] == where >> 12)[0][0])
         words = pages["data"][row].view(">u8")
         words[(where & 4095) >> 3] ^= 0x200000
@@ -114,7 +120,7 @@ class TestRun:
         assert "shadow differs: 0x100000000" in nestmmu("run", copied, status=1)
 
     def test_an_outcome_that_was_recorded_otherwise_is_a_difference(self, copied: Path) -> None:
-        accesses = dict(np.load(copied.parent / "nest-64k-64k.accesses.npz"))
+        accesses = arrays(copied.parent / "nest-64k-64k.accesses.npz")
         row = int(np.nonzero(accesses["vector"] == 0x300)[0][0])
         accesses["dsisr"][row] ^= np.uint64(0x02000000)
         np.savez(copied.parent / "nest-64k-64k.accesses.npz", **accesses)
@@ -158,7 +164,7 @@ class TestBadImages:
 
     def test_a_table_that_points_at_itself(self, copied: Path) -> None:
         document = json.loads(copied.read_text(encoding="utf-8"))
-        pages = dict(np.load(copied.parent / "nest-64k-64k.pages.npz"))
+        pages = arrays(copied.parent / "nest-64k-64k.pages.npz")
         rows = {int(frame): row for row, frame in enumerate(pages["frame"])}
         table = document["l0"]["ptcr"] & 0x0FFFFFFFFFFFF000
         at = table + 16 * document["l2"]["shadow_lpid"]
@@ -249,7 +255,7 @@ class TestWalk:
             assert len(step["read_by"]) == 3
 
     def test_every_recorded_address_leads_where_the_kernels_say(self) -> None:
-        accesses = np.load(shipped_image().parent / "nest-64k-64k.accesses.npz")
+        accesses = arrays(shipped_image().parent / "nest-64k-64k.accesses.npz")
         rows = np.nonzero(accesses["vector"] == 0xC00)[0][::1500]
         for row in rows.tolist():
             l2_real, l1_real, l0_real = (int(accesses[name][row]) for name in ("l2_real", "l1_real", "l0_real"))
@@ -296,5 +302,5 @@ def test_help_imports_no_numpy() -> None:
     code = (
         "import sys; import nestmmu.cli; from nestmmu.plugins import Plugins; Plugins(); print('numpy' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603  (ours)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)  # noqa: S603  (ours)
     assert done.stdout.strip() == "False"

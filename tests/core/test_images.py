@@ -62,14 +62,16 @@ def test_recorded_image_has_what_its_description_says(path: Path) -> None:
 def test_recorded_image_holds_the_bytes_and_columns_that_numpy_reads(path: Path) -> None:
     image = read_nest_image(path)
     memory = image.memory()
-    pages = np.load(path.with_suffix(".pages.npz"))
+    with np.load(path.with_suffix(".pages.npz")) as file:
+        pages = dict(file)
     frames, data = pages["frame"], pages["data"]
     assert memory.frame_numbers() == sorted(frames.tolist())
     for number, row in zip(frames.tolist(), data, strict=True):
         assert memory.read(number << 12, 4096) == row.tobytes()
-    accesses = np.load(path.with_suffix(".accesses.npz"))
-    assert set(image.columns) == set(accesses.files)
-    for name in accesses.files:
+    with np.load(path.with_suffix(".accesses.npz")) as file:
+        accesses = dict(file)
+    assert set(image.columns) == set(accesses)
+    for name in accesses:
         assert np.array_equal(image.column(name), accesses[name])
 
 
@@ -119,7 +121,7 @@ def test_an_image_may_have_no_frames_and_no_accesses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_arrays_stored_or_deflated(tmp_path: Path, packed: bool) -> None:  # noqa: FBT001
+def test_arrays_stored_or_deflated(tmp_path: Path, packed: bool) -> None:
     path = tmp_path / "a.npz"
     path.write_bytes(npz_bytes(small_pages(), packed=packed))
     arrays = read_arrays(path)
@@ -228,7 +230,7 @@ TEXTS = [
     ("nan", b'{"l1": NaN}', "NaN"),
     ("infinity", b'{"l1": -Infinity}', "Infinity"),
     ("larger-than-16-MiB", b" " * ((1 << 24) + 1), "has more than 16777216 bytes"),
-    ("too-many-values", b"[" + b"," * (1 << 23), "has more than 8388608 values"),
+    ("too-many-values", b"[" + b"," * (1 << 22), "has more than 4194304 values"),
 ]
 
 
@@ -272,7 +274,7 @@ def test_name_of_the_document_with_a_zero_byte() -> None:
 def test_npz_missing(tmp_path: Path, kind: str) -> None:
     path = write_image(tmp_path)
     (tmp_path / f"small.{kind}.npz").unlink()
-    refused(read_nest_image, path, "", "no such file", file=f"small.{kind}.npz")
+    refused(read_nest_image, path, kind, "there is no such file")
 
 
 def changed(arrays: dict[str, Any], **changes: object) -> dict[str, Any]:

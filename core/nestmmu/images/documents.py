@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-VALUE_LIMIT = 1 << 23
+VALUE_LIMIT = 1 << 22
 """How many values a document may have: a few bytes of JSON become a hundred in memory."""
 ELEMENT_LIMIT = 4096
 """How many elements a list may have where nothing else is said."""
@@ -197,13 +197,13 @@ def read_json(path: Path, limit_bytes: int) -> Field:
     :param limit_bytes: how many bytes it may have when unpacked; reading stops there.
     :raises InputError: if it cannot be read, is too large, or is no such document.
     """
+    value: object = None
     problem, remedy = "", "give the file as it was made"
     try:
         data = _read_bounded(path, limit_bytes)
         if sum(map(data.count, (b",", b"[", b"{"))) > VALUE_LIMIT:
             raise InputError(path, "", f"has more than {VALUE_LIMIT} values", "give a smaller file")
-        top = Field(path, "", json.loads(data.decode(), parse_constant=_not_a_number))
-        del data
+        value = json.loads(data.decode(), parse_constant=_not_a_number)
     except zlib.error:
         problem, remedy = "is not gzip, or damaged", f"{_COPY}, or drop .gz from its name if it is not packed"
     except OSError as error:
@@ -220,5 +220,6 @@ def read_json(path: Path, limit_bytes: int) -> Field:
         problem, remedy = "does not fit into memory", "give a smaller file"
     if problem:
         raise InputError(path, "", problem, remedy)
+    top = Field(path, "", value)
     top.mapping()
     return top

@@ -159,7 +159,10 @@ def _beside(field: Field) -> Path:
     name = field.text()
     if name in {"", ".", ".."} or not _SEPARATORS.isdisjoint(name):
         field.fail(f"is {quoted(name)}, not a plain file name", "name a file in the image's own directory")
-    return field.where.parent / name
+    path = field.where.parent / name
+    if not path.exists():
+        field.fail(f"names {quoted(name)}, and there is no such file", "put it beside the document")
+    return path
 
 
 def _read_frames(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
