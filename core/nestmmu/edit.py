@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nestmmu.addresses import HardwareTag, align_down
 from nestmmu.errors import OutOfPagesError
 from nestmmu.faults import Fault
+from nestmmu.habits import NO_HABITS
 from nestmmu.invalidation import Flush, FlushKind
 
 if TYPE_CHECKING:
@@ -48,10 +49,8 @@ class TableEditor:
     :param removed: called with each leaf, as it was, right after it was removed and flushed.
     """
 
-    replaces = True
-    """Whether a leaf with another target is replaced (after a flush) when a new one comes; else bits are added."""
-    flushes_children_by_target = False
-    """Whether the leaves of a dropped table are flushed at the address they lead to (a kernel's mistake)."""
+    habits = NO_HABITS
+    """What the hypervisor gets wrong."""
 
     def __init__(
         self,
@@ -152,7 +151,7 @@ class TableEditor:
                 return Insertion.SAME
             form = self.format
             flags = form.permission_mask | form.accessed | form.dirty
-            if (old ^ entry) & ~flags and self.replaces:
+            if (old ^ entry) & ~flags and not self.habits.merges_targets:
                 self._clear_leaf(slot, old, depth, address)
                 self._store(slot, entry)
                 return Insertion.ADDED
@@ -166,7 +165,7 @@ class TableEditor:
     def merged(self, old: int, new: int) -> int:
         """Return ``old`` with all that ``new`` permits added."""
         form = self.format
-        if not self.replaces:
+        if self.habits.merges_targets:
             return old | new
         return form.with_flags(
             old, form.permissions_of(old) | form.permissions_of(new),
@@ -195,7 +194,7 @@ class TableEditor:
             address = start | index << self.shifts[depth]
             if self._is_leaf(entry, depth):
                 if unmap:
-                    target = self.format.output_of(entry) if self.flushes_children_by_target else None
+                    target = self.format.output_of(entry) if self.habits.flushes_children_by_target else None
                     self._clear_leaf(slot, entry, depth, address, target)
             else:
                 self._free_below(self.format.table_of(entry), depth + 1, address, unmap=unmap)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nestmmu.addresses import AssignedTag, HardwareTag, align_down
+from nestmmu.habits import NO_HABITS
 from nestmmu.rmap import ReverseMap
 
 if TYPE_CHECKING:
@@ -61,8 +62,10 @@ class Guest:
         self.rmap = ReverseMap()
         self.sequence = 0
         """Moves on with every change to what is behind the guest's memory: who looked before must look again."""
-        self.keeps_inside_slots = True
-        """Whether a large page of the host is mapped only where it lies inside a slot."""
+        self.habits = NO_HABITS
+        """What the host gets wrong."""
+        self.dirty: set[int] = set()
+        """Frames that were written and have been unmapped since, of slots whose dirty log is on."""
         self.invalidating = 0
         """How many such changes are under way."""
 
@@ -89,7 +92,11 @@ class Guest:
         The reverse map may be out of date: an entry counts only where the shadow still leads to that very page.
         """
         first = align_down(leaf.input_address, leaf.page_shift) >> self.base_shift
-        for frame in range(first, first + (1 << leaf.page_shift >> self.base_shift)):
+        frames = range(first, first + (1 << leaf.page_shift >> self.base_shift))
+        slot = self.slots.find(leaf.page_start) if leaf.dirty else None
+        if slot is not None and slot.dirty_log:
+            self.dirty.update(frames)
+        for frame in frames:
             for entry in self.rmap.take(frame):
                 nested = self.nested.get(entry.tag)
                 found = None if nested is None else nested.shadow.lookup(entry.address)

@@ -71,7 +71,7 @@ def page_depth(guest: Guest, slot: Slot, address: int, page_shift: int, target: 
     best = guest.base_shift
     if not slot.dirty_log:
         for shift in depths:
-            inside = fits(slot, address, shift) or not guest.keeps_inside_slots
+            inside = fits(slot, address, shift) or guest.habits.maps_beyond_slots
             if best < shift <= page_shift and congruent(address, target, shift) and inside:
                 best = shift
     return depths[best]

@@ -10,6 +10,7 @@ from nestmmu.errors import NestmmuError
 from nestmmu.events import Event, EventKind
 from nestmmu.formats import AccessedDirty
 from nestmmu.guests import Guest, NestedGuest
+from nestmmu.habits import NO_HABITS
 from nestmmu.outcomes import Exit, Outcome, Verdict
 from nestmmu.radix import RadixTable, RadixWalker, Root
 
@@ -40,8 +41,9 @@ class Hypervisor:
     :param widths: index bits of each level of them, root first.
     """
 
-    editor: type[TableEditor] = TableEditor
     nested_type: type[NestedGuest] = NestedGuest
+    habits = NO_HABITS
+    """What the hypervisor gets wrong."""
 
     def __init__(
         self, memory: Memory, allocator: PageAllocator, table_format: RadixFormat, widths: tuple[int, ...]
@@ -76,7 +78,9 @@ class Hypervisor:
 
     def edit(self, root: Root, tag: HardwareTag, removed: Callable[[Mapping], None] | None = None) -> TableEditor:
         """Return an editor for the table at ``root``."""
-        return self.editor(RadixTable(self.walker, root), self.widths, self.allocator, tag, self.flush, removed)
+        editor = TableEditor(RadixTable(self.walker, root), self.widths, self.allocator, tag, self.flush, removed)
+        editor.habits = self.habits
+        return editor
 
     def add_nested(self, guest: Guest, assigned: AssignedTag, tag: HardwareTag) -> NestedGuest:
         """Begin to keep a guest's guest: with an empty shadow table."""

@@ -30,13 +30,10 @@ from nestmmu_ppc64_book3s.partition import (
 from nestmmu_ppc64_radix.composer import KvmComposer
 from nestmmu_ppc64_radix.exits import PROTECTION_CAUSES, STAGE, HvExit
 from nestmmu_ppc64_radix.formats import INPUT_BITS, KVM_WALK, POWER9
-from nestmmu_ppc64_radix.quirks import Quirk
+from nestmmu_ppc64_radix.quirks import Quirk, habits_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nestmmu.allocator import PageAllocator
-    from nestmmu.edit import TableEditor
     from nestmmu.mappings import Mapping
     from nestmmu.memory import Memory
     from nestmmu.slots import Backing, Slots
@@ -147,13 +144,7 @@ class KvmHv(Hypervisor):
         super().__init__(memory, allocator, POWER9, POWER9.widths(page_shift))
         self.ptcr = ptcr
         self.quirks = quirks
-
-    def edit(self, root: Root, tag: HardwareTag, removed: Callable[[Mapping], None] | None = None) -> TableEditor:
-        """Return an editor that does as the kernel does, quirks included."""
-        editor = super().edit(root, tag, removed)
-        editor.replaces = Quirk.MERGED_TARGETS not in self.quirks
-        editor.flushes_children_by_target = Quirk.CHILDREN_FLUSHED_AT_HOST_ADDRESS in self.quirks
-        return editor
+        self.habits = habits_of(quirks)
 
     def set_pate(self, tag: HardwareTag, dw0: int, dw1: int) -> None:
         """Write an entry of the hardware's partition table (``kvmhv_set_ptbl_entry``)."""
@@ -173,7 +164,7 @@ class KvmHv(Hypervisor):
         table = self.edit(self.new_root() if root is None else root, lpid)
         memory = GuestMemory(self.memory, table.table if backing is None else SlotTranslator(slots, backing), "L1 real")
         guest = KvmGuest(lpid, table, memory, slots, backing, self.base_shift)
-        guest.keeps_inside_slots = Quirk.PAGES_BEYOND_SLOT not in self.quirks
+        guest.habits = self.habits
         table.removed = guest.page_removed
         if root is None and self.ptcr:
             self.set_pate(lpid, PATE_HR | root_word(table.table.root.base), PATE_GR)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import enum
 
+from nestmmu.habits import Habits
+
 
 class Quirk(enum.Flag):
     """One behaviour of Linux 6.1 each, by the kernel function that has it."""
@@ -29,7 +31,35 @@ class Quirk(enum.Flag):
     PAGES_BEYOND_SLOT = enum.auto()
     """``kvmppc_book3s_instantiate_page``: a large page of the host may reach beyond the memory slot."""
 
+    AGED_BY_FRAME = enum.auto()
+    """``kvm_age_radix``: in the middle of a large page of L0, the shadows keep R."""
+    FLUSHED_BY_L1_LPID = enum.auto()
+    """``kvmhv_update_nest_rmap_rc``: the flush names the LPID that L1 assigned, not the one that the CPU uses."""
+    STALE_REFERENCE_CHANGE = enum.auto()
+    """``kvm_radix_test_clear_dirty``: a fault under way may put back the C that was just cleared."""
+
     LINUX_6_1 = (
-        BASE_PAGES_UNDER_GIGANTIC | MERGED_TARGETS | CHILDREN_FLUSHED_AT_HOST_ADDRESS | FETCH_REFLECTED_AS_STORE
-        | DATA_INTERRUPT_FOR_FETCH | NO_MEMORY_TO_GUEST | WRITE_WITHOUT_READ | PAGES_BEYOND_SLOT
-    )  # fmt: skip
+        BASE_PAGES_UNDER_GIGANTIC
+        | MERGED_TARGETS
+        | CHILDREN_FLUSHED_AT_HOST_ADDRESS
+        | FETCH_REFLECTED_AS_STORE
+        | DATA_INTERRUPT_FOR_FETCH
+        | NO_MEMORY_TO_GUEST
+        | WRITE_WITHOUT_READ
+        | PAGES_BEYOND_SLOT
+        | AGED_BY_FRAME
+        | FLUSHED_BY_L1_LPID
+        | STALE_REFERENCE_CHANGE
+    )
+
+
+def habits_of(quirks: Quirk) -> Habits:
+    """Return the quirks that are the core's to act out."""
+    return Habits(
+        maps_beyond_slots=Quirk.PAGES_BEYOND_SLOT in quirks,
+        merges_targets=Quirk.MERGED_TARGETS in quirks,
+        flushes_children_by_target=Quirk.CHILDREN_FLUSHED_AT_HOST_ADDRESS in quirks,
+        ages_asked_frame_only=Quirk.AGED_BY_FRAME in quirks,
+        flushes_flags_by_assigned_tag=Quirk.FLUSHED_BY_L1_LPID in quirks,
+        flags_keep_sequence=Quirk.STALE_REFERENCE_CHANGE in quirks,
+    )
