@@ -28,6 +28,8 @@ class NestedGuest:
         self.assigned = assigned
         self.tag = tag
         self.shadow = shadow
+        self.references = 1
+        """Who holds it: the guest's own table of nested guests, and whoever uses it now."""
         self.table: RadixTable | None = None
         """The guest hypervisor's table for it, where the host has read the root; in the guest hypervisor's memory."""
 

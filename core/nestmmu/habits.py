@@ -24,6 +24,8 @@ class Habits:
     """When flags of a shadow entry are cleared, the flush names the tag that the guest hypervisor assigned."""
     flags_keep_sequence: bool = False
     """Clearing accessed or dirty does not make a fault under way look again."""
+    loses_creation_race: bool = False
+    """Of two that make one nested guest at once, the second fails."""
 
 
 NO_HABITS = Habits()

@@ -11,6 +11,7 @@ from nestmmu.events import Event, EventKind
 from nestmmu.formats import AccessedDirty
 from nestmmu.guests import Guest, NestedGuest
 from nestmmu.habits import NO_HABITS
+from nestmmu.invalidation import Flush, FlushKind
 from nestmmu.outcomes import Exit, Outcome, Verdict
 from nestmmu.radix import RadixTable, RadixWalker, Root
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from nestmmu.allocator import PageAllocator
     from nestmmu.formats import RadixFormat
-    from nestmmu.invalidation import Flush
     from nestmmu.mappings import Mapping
     from nestmmu.memory import Memory
 
@@ -82,11 +82,24 @@ class Hypervisor:
         editor.habits = self.habits
         return editor
 
-    def add_nested(self, guest: Guest, assigned: AssignedTag, tag: HardwareTag) -> NestedGuest:
-        """Begin to keep a guest's guest: with an empty shadow table."""
+    def make_nested(self, assigned: AssignedTag, tag: HardwareTag) -> NestedGuest:
+        """Return a guest's guest with an empty shadow table, known to no one yet.
+
+        :raises OutOfPagesError: if there is no page for the root.
+        """
         shadow = self.edit(self.new_root(), tag)
         shadow.removed = lambda leaf: self.tell(EventKind.SHADOW_REMOVE, tag, leaf.input_address, leaf)
-        nested = self.nested_type(assigned, tag, shadow)
+        return self.nested_type(assigned, tag, shadow)
+
+    def release_nested(self, nested: NestedGuest) -> None:
+        """Free a nested guest's shadow, its root included; the hardware's root is the architecture's to clear."""
+        nested.shadow.clear_tree()
+        nested.shadow.flush(Flush(nested.tag, FlushKind.TAG))
+        self.allocator.free(nested.shadow.table.root.base)
+
+    def add_nested(self, guest: Guest, assigned: AssignedTag, tag: HardwareTag) -> NestedGuest:
+        """Begin to keep a guest's guest: with an empty shadow table."""
+        nested = self.make_nested(assigned, tag)
         guest.nested[assigned] = nested
         return nested
 

@@ -373,18 +373,22 @@ class RadixTable:
         finally:
             self.walker.trace = outer
 
-    def leaves(self) -> Iterator[Mapping]:
-        """Yield every leaf of the table in the order of input addresses.
+    def leaves(self, start: int = 0, end: int | None = None) -> Iterator[Mapping]:
+        """Yield every leaf that maps anything in [``start``, ``end``), in the order of input addresses.
 
+        :param end: in bytes, as ``start``; None: the end of what the format translates.
         :raises Fault: MALFORMED or UNREADABLE at an entry that breaks the format.
         :raises TooLargeError: if more tables are reached than memory holds (loops, shared tables).
         """
         physical = self.walker.memory.physical
         budget = [(physical.frame_count() + 1) * (FRAME_BYTES // self.format.entry_bytes // 16) + 64]
-        yield from self._leaves(self.root.base, self.root.index_bits, 0, 0, self.format.input_bits, budget)
+        limit = 1 << self.format.input_bits if end is None else end
+        yield from self._leaves(
+            self.root.base, self.root.index_bits, 0, 0, self.format.input_bits, (start, limit), budget
+        )
 
     def _leaves(
-        self, base: int, bits: int, depth: int, start: int, remaining: int, budget: list[int]
+        self, base: int, bits: int, depth: int, first: int, remaining: int, span: tuple[int, int], budget: list[int]
     ) -> Iterator[Mapping]:
         form, walker = self.format, self.walker
         budget[0] -= 1
@@ -393,22 +397,22 @@ class RadixTable:
             raise TooLargeError(message)
         level = form.levels[depth] if depth < len(form.levels) else None
         if level is None or bits not in level.index_bits or (base % form.table_bytes(bits) and form.strict_table):
-            raise Fault(FaultKind.MALFORMED, walker.stage, Access.LOAD, start, depth, entry_address=base)
+            raise Fault(FaultKind.MALFORMED, walker.stage, Access.LOAD, first, depth, entry_address=base)
         base -= base % form.table_bytes(bits)
         remaining -= bits
-        for index, entry in self.valid_entries(base, bits, start, depth):
-            address = start | index << remaining
+        for index, entry in self.valid_entries(base, bits, first, depth):
+            address = first | index << remaining
+            if address >= span[1] or address + (1 << remaining) <= span[0]:
+                continue
             at = base + index * form.entry_bytes
             if level.leaf(entry):
-                output = form.output_of(entry)
                 low = (1 << remaining) - 1
-                if not level.may_leaf or (output & low and form.strict_output):
+                if not level.may_leaf or (form.output_of(entry) & low and form.strict_output):
                     raise Fault(FaultKind.MALFORMED, walker.stage, Access.LOAD, address, depth, entry_address=at)
                 yield walker.mapping(address, walker.as_found(entry, at, depth, remaining))
             else:
-                yield from self._leaves(
-                    form.table_of(entry), form.next_bits(entry, depth), depth + 1, address, remaining, budget
-                )
+                below, width = form.table_of(entry), form.next_bits(entry, depth)
+                yield from self._leaves(below, width, depth + 1, address, remaining, span, budget)
 
     def valid_entries(self, base: int, bits: int, start: int = 0, depth: int = 0) -> list[tuple[int, int]]:
         """Return (index, entry) of each valid entry of the table at ``base`` with 2**bits entries.

@@ -110,19 +110,9 @@ def dirty_log(guest: Guest, slot: Slot) -> NDArray[np.uint8]:
 
 def flush_slot(guest: Guest, slot: Slot) -> None:
     """Take every page of a slot out of every table; a fault that read the slot before tries again."""
-    for address in _mapped(guest, slot):
-        unmap(guest, address)
+    for leaf in list(guest.table.table.leaves(slot.base, slot.end)):
+        unmap(guest, leaf.page_start)
     guest.sequence += 1
-
-
-def _mapped(guest: Guest, slot: Slot) -> list[int]:
-    return [
-        leaf.page_start for leaf in guest.table.table.leaves() if slot.base < _end(leaf) and leaf.page_start < slot.end
-    ]
-
-
-def _end(leaf: Mapping) -> int:
-    return leaf.page_start + (1 << leaf.page_shift)
 
 
 def replace_slot(guest: Guest, old: Slot | None, new: Slot | None) -> None:

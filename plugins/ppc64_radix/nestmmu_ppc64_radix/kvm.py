@@ -11,6 +11,7 @@ from nestmmu.faults import Fault, FaultKind
 from nestmmu.guests import Guest, NestedGuest
 from nestmmu.host_faults import HostFaultHandler
 from nestmmu.hypervisor import Hypervisor
+from nestmmu.invalidation import Flush, FlushKind
 from nestmmu.memory import GuestMemory
 from nestmmu.nested_faults import NestedFaultHandler
 from nestmmu.outcomes import RESUME, Exit, Outcome, Verdict
@@ -173,6 +174,20 @@ class KvmHv(Hypervisor):
     def add_nested(self, guest: Guest, assigned: AssignedTag, tag: HardwareTag) -> KvmNestedGuest:
         """Begin to keep an L2 (``kvmhv_alloc_nested``); its PATE is read when it is first needed."""
         return cast("KvmNestedGuest", super().add_nested(guest, assigned, tag))
+
+    def release_nested(self, nested: NestedGuest) -> None:
+        """Free an L2's shadow, and clear the hardware's PATE (``kvmhv_release_nested``)."""
+        super().release_nested(nested)
+        if self.ptcr:
+            self.set_pate(nested.tag, 0, 0)
+
+    def forget_root(self, nested: NestedGuest) -> None:
+        """Drop what was read of L1's PATE, and all that was made of it."""
+        if isinstance(nested, KvmNestedGuest):
+            nested.gr_to_hr = nested.process_table = 0
+        nested.table = None
+        nested.shadow.clear_tree()
+        self.flush(Flush(nested.tag, FlushKind.TAG))
 
     def update_ptbl_cache(self, guest: KvmGuest, nested: KvmNestedGuest) -> None:
         """Read L1's PATE for ``nested`` and rewrite the hardware's (``kvmhv_update_ptbl_cache``)."""

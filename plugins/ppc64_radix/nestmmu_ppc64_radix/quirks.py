@@ -37,6 +37,14 @@ class Quirk(enum.Flag):
     """``kvmhv_update_nest_rmap_rc``: the flush names the LPID that L1 assigned, not the one that the CPU uses."""
     STALE_REFERENCE_CHANGE = enum.auto()
     """``kvm_radix_test_clear_dirty``: a fault under way may put back the C that was just cleared."""
+    CREATION_RACE_LOST = enum.auto()
+    """``kvmhv_get_nested``: of two vcpus that enter a new L2 at once, the second gets H_PARAMETER."""
+    PARTITION_TABLE_STAYS_CACHED = enum.auto()
+    """``kvmhv_set_partition_table``: entries of L1's old table are used until L1 flushes them with RIC=2."""
+    WALK_FLUSH_FLUSHES_ALL = enum.auto()
+    """``do_tlb_invalidate_nested``: a flush of walk caches alone, over all addresses, empties the shadow."""
+    COPY_FROM_ZERO = enum.auto()
+    """``kvmhv_copy_tofrom_guest_nested``: with neither pointer given, L2's memory is written from L1's address 0."""
 
     LINUX_6_1 = (
         BASE_PAGES_UNDER_GIGANTIC
@@ -50,6 +58,10 @@ class Quirk(enum.Flag):
         | AGED_BY_FRAME
         | FLUSHED_BY_L1_LPID
         | STALE_REFERENCE_CHANGE
+        | CREATION_RACE_LOST
+        | PARTITION_TABLE_STAYS_CACHED
+        | WALK_FLUSH_FLUSHES_ALL
+        | COPY_FROM_ZERO
     )
 
 
@@ -61,5 +73,6 @@ def habits_of(quirks: Quirk) -> Habits:
         flushes_children_by_target=Quirk.CHILDREN_FLUSHED_AT_HOST_ADDRESS in quirks,
         ages_asked_frame_only=Quirk.AGED_BY_FRAME in quirks,
         flushes_flags_by_assigned_tag=Quirk.FLUSHED_BY_L1_LPID in quirks,
+        loses_creation_race=Quirk.CREATION_RACE_LOST in quirks,
         flags_keep_sequence=Quirk.STALE_REFERENCE_CHANGE in quirks,
     )

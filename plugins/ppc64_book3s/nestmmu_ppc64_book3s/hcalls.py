@@ -1,0 +1,36 @@
+"""Hypercalls: their numbers and return codes (PAPR; the kernel's ``asm/hvcall.h``)."""
+
+from __future__ import annotations
+
+H_SUCCESS = 0
+H_NOT_AVAILABLE = 3
+H_HARDWARE = -1
+H_FUNCTION = -2
+H_PARAMETER = -4
+H_BAD_MODE = -5
+H_NOT_FOUND = -7
+H_NO_MEM = -9
+H_AUTHORITY = -10
+H_P2 = -55
+H_P3 = -56
+H_P4 = -57
+H_P5 = -58
+H_UNSUPPORTED = -67
+H_INTERRUPT = -69
+H_TOO_HARD = 9999
+
+H_RPT_INVALIDATE = 0x448
+H_REGISTER_PROC_TBL = 0x37C
+H_SET_PARTITION_TABLE = 0xF800
+H_ENTER_NESTED = 0xF804
+H_TLB_INVALIDATE = 0xF808
+H_COPY_TOFROM_GUEST = 0xF80C
+
+H_RPTI_TYPE_NESTED = 0x1
+H_RPTI_TYPE_TLB = 0x2
+H_RPTI_TYPE_PWC = 0x4
+H_RPTI_TYPE_PRT = 0x8
+H_RPTI_TYPE_ALL = H_RPTI_TYPE_TLB | H_RPTI_TYPE_PWC | H_RPTI_TYPE_PRT
+H_RPTI_TARGET_CMMU = 0x1
+H_RPTI_PAGES = {12: 1, 16: 2, 21: 4, 30: 8}
+"""The bit of each page size, by its log2."""
