@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nestmmu.memory import Memory
     from nestmmu.nests import Nest
     from nestmmu.protocols import Cpu, Invalidator, Reflector, Replayer, WalkerFactory
+    from nestmmu.quirks import QuirkInfo
     from nestmmu.radix import RadixWalker
     from nestmmu.vectors import Vectors
 
@@ -121,6 +122,14 @@ def nestmmu_replayer(vectors: Vectors) -> Replayer | None:
     0.1.
 
     :raises ~nestmmu.errors.InputError: naming the field that cannot be.
+    """
+
+
+@hookspec
+def nestmmu_quirks() -> Sequence[QuirkInfo] | None:
+    """Return where the hypervisors that the plugin models differ from what is right.
+
+    Called by ``nestmmu quirks``. All results count. Since 0.1.
     """
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nestmmu.memory import Memory
     from nestmmu.nests import Nest
     from nestmmu.protocols import Cpu, Invalidator, Reflector, Replayer
+    from nestmmu.quirks import QuirkInfo
     from nestmmu.radix import RadixWalker
     from nestmmu.vectors import Vectors
 
@@ -177,6 +178,11 @@ class Plugins:
         """Return what makes recorded accesses again."""
         found: Replayer = self._first("nestmmu_replayer", vectors.arch, {"vectors": vectors})
         return found
+
+    def quirks(self) -> list[QuirkInfo]:
+        """Return the quirks that all plugins model, plugin by plugin."""
+        found: list[Sequence[QuirkInfo]] = self._manager.hook.nestmmu_quirks()
+        return [info for infos in reversed(found) for info in infos]
 
     def announce(self, event: Event) -> None:
         """Tell all plugins of an event."""

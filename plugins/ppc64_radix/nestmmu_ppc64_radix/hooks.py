@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nestmmu.memory import Memory
     from nestmmu.nests import Nest
     from nestmmu.protocols import Cpu, Reflector, Replayer, WalkerFactory
+    from nestmmu.quirks import QuirkInfo
     from nestmmu.vectors import Vectors
 
 ARCH = "ppc64_radix"
@@ -81,3 +82,11 @@ def nestmmu_replayer(vectors: Vectors) -> Replayer | None:
     from nestmmu_ppc64_radix.replay import RadixReplayer  # noqa: PLC0415  (lazy: see the module)
 
     return RadixReplayer(vectors)
+
+
+@hookimpl
+def nestmmu_quirks() -> Sequence[QuirkInfo]:
+    """Return where Linux 6.1 differs from what is right."""
+    from nestmmu_ppc64_radix.quirks import quirk_infos  # noqa: PLC0415  (lazy: see the module)
+
+    return quirk_infos()
