@@ -120,7 +120,8 @@ class Power9Radix:
         self.make_walker = make_walker
         self.partition_walker = make_walker(POWER9, memory, PARTITION, reference_change)
         self.real_walker = make_walker(POWER9, memory, PROCESS, reference_change)
-        self._load = memory.physical.loader(8, "big")
+        self._load = memory.loader(8, "big")
+        self._load_physical = memory.physical.loader(8, "big")
         self._partitions: dict[int, _Partition] = {}
 
     def trace(self, steps: list[Step] | None) -> None:
@@ -249,7 +250,7 @@ class Power9Radix:
         if pid * PATE_BYTES >= size:
             raise walker.fault(FaultKind.NOT_PRESENT, address, access)
         try:
-            word = self._load(partition.locate(base + pid * PATE_BYTES, _LOAD))
+            word = self._load_physical(partition.locate(base + pid * PATE_BYTES, _LOAD))
         except OutsideMemoryError:
             raise walker.fault(FaultKind.UNREADABLE, address, access) from None
         except Fault as fault:
