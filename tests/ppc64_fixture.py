@@ -15,7 +15,7 @@ from nestmmu_ppc64_radix.kvm import KvmHv
 from nestmmu_ppc64_radix.quirks import Quirk
 
 if TYPE_CHECKING:
-    from nestmmu.outcomes import Outcome
+    from nestmmu.outcomes import Exit, Outcome
 
 GPA_TO_HPA = 0x4_0000_0000
 SLOT_BYTES = 0x2_0000_0000
@@ -164,7 +164,11 @@ class Fixture:
 
     def handle(self, record: HvExit) -> Outcome:
         """Handle an exit to the end."""
-        return finish(self.handler.handle(self.nested, decode(record)))
+        return self.handle_exit(decode(record))
+
+    def handle_exit(self, exit_: Exit) -> Outcome:
+        """Handle a decoded exit to the end."""
+        return finish(self.handler.handle(self.nested, exit_))
 
     def flush_log(self) -> list[tuple[int, str, int, int]]:
         """Return the emitted flushes: (tag, kind, address, page shift)."""

@@ -71,8 +71,8 @@ def test_recorded_image_holds_the_bytes_and_columns_that_numpy_reads(path: Path)
     with np.load(path.with_suffix(".accesses.npz")) as file:
         accesses = dict(file)
     assert set(image.columns) == set(accesses)
-    for name in accesses:
-        assert np.array_equal(image.column(name), accesses[name])
+    for name, column in accesses.items():
+        assert np.array_equal(image.column(name), column)
 
 
 def test_the_shipped_image_is_in_the_package() -> None:

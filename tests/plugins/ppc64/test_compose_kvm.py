@@ -67,7 +67,7 @@ def test_host_with_4k_pages(l1: str, entry: int, l0: str, frame: int) -> None:
 
 
 def after(bits: int, exit_kind: str, l0: int | None = None) -> int:
-    """Return the low 12 bits of the shadow's leaf, for low bits of L1's leaf and of one of L0's that is there already."""
+    """Return the low 12 bits of the shadow's leaf, for low bits of L1's leaf and of a leaf that L0 has already."""
     fixture = Fixture()
     fixture.leaf(LEAF_64K & ~0xFFF | bits)
     if l0 is not None:

@@ -8,7 +8,7 @@ from ppc64_fixture import LEAF_64K, Fixture, N
 from nestmmu.edit import Insertion
 from nestmmu.errors import OutOfPagesError
 from nestmmu.outcomes import Verdict
-from nestmmu.points import Point
+from nestmmu.points import Point, finish
 from nestmmu_ppc64_radix.exits import decode, return_code
 from nestmmu_ppc64_radix.quirks import Quirk
 
@@ -93,10 +93,7 @@ def raced(fixture: Fixture, *, under_way: bool) -> None:
     fixture.guest.begin_invalidation()
     if not under_way:
         fixture.guest.end_invalidation()
-    with pytest.raises(StopIteration) as stop:
-        while True:
-            next(steps)
-    assert stop.value.value.verdict is Verdict.RESUME
+    assert finish(steps).verdict is Verdict.RESUME
 
 
 @pytest.mark.parametrize("under_way", [pytest.param(False, id="TE6-T2"), pytest.param(True, id="TE7-T2")])

@@ -6,7 +6,7 @@ import pytest
 from ppc64_fixture import ISSTORE, LEAF_64K, NOHPTE, SET_RC, Fixture, N
 
 from nestmmu.outcomes import Verdict
-from nestmmu.points import Point
+from nestmmu.points import Point, finish
 from nestmmu_ppc64_radix.exits import decode, reflect
 
 STORE_RC = SET_RC | ISSTORE
@@ -100,10 +100,7 @@ def test_an_unmap_between_l1s_bits_and_the_lock_leaves_nothing_behind_td9() -> N
         pass
     fixture.guest.table.remove(0x180050000)
     assert fixture.shadow() is None
-    with pytest.raises(StopIteration) as stop:
-        while True:
-            next(steps)
-    assert stop.value.value.verdict is Verdict.RESUME
+    assert finish(steps).verdict is Verdict.RESUME
     assert state(fixture) == (None, None)
 
 

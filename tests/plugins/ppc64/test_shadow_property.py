@@ -1,7 +1,8 @@
-"""The shadow is the composition: random pairs of tables of L1 and L0, and random accesses of L2, against plain dicts."""
+"""The shadow is the composition: random tables of L1 and L0, and random accesses of L2, against plain dicts."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from hypothesis import given, settings
@@ -104,7 +105,7 @@ def accesses_end_as_the_truth_says(fixture: Fixture, model: Model, accesses: lis
 
     for slot, small, access in accesses:
         address = slot * MIB2 + small * KIB64 + 0x123
-        loop = Attempt(lambda address=address, access=access: cpu.access(access, address), decoded, handled)
+        loop = Attempt(functools.partial(cpu.access, access, address), decoded, handled)
         result, outcome = loop.run()
         truth = model.truth(address)
         if truth is not None and truth[1] & access:
