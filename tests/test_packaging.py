@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import importlib.resources
 import re
+import runpy
 import statistics
 import tomllib
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import nestmmu
+from nestmmu.cli import app
 from nestmmu.images import shipped_image
 
 if TYPE_CHECKING:
@@ -87,9 +89,14 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
             yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
 
 
-def commands_of(readme: str) -> list[list[str]]:
-    """Return the lines of each fenced ``sh`` block."""
-    return [block.splitlines() for block in re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)]
+@functools.cache
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Return what stands in each of the README's fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", readme(), re.MULTILINE | re.DOTALL)
 
 
 def test_version_is_one() -> None:
@@ -161,7 +168,20 @@ def test_the_search_lets_other_words_be(code: str) -> None:
 
 @pytest.mark.parametrize(("block", "ends"), [(0, "nestmmu run"), (1, "tox")], ids=["main job", "tests"])
 def test_readme_begins_with_two_commands(block: int, ends: str) -> None:
-    lines = commands_of((ROOT / "README.md").read_text(encoding="utf-8"))[block]
+    lines = blocks("sh")[block].splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("python3 -m venv ")
     assert lines[0].endswith(ends)
+
+
+def test_readme_lists_every_command() -> None:
+    listed = re.findall(r"^\| `nestmmu (\w+)", readme(), re.MULTILINE)
+    callbacks = [command.callback for command in app.registered_commands if command.callback]
+    own = [callback.__name__ for callback in callbacks if callback.__module__.startswith("nestmmu.cli.")]
+    assert listed == own
+
+
+def test_readmes_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "example.py").write_text(blocks("python")[0], encoding="utf-8")
+    runpy.run_path(str(tmp_path / "example.py"))
+    assert f"vector={0xE00}" in capsys.readouterr().out  # HDSI, as the example's comment says

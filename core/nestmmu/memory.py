@@ -39,6 +39,11 @@ def codec(size: int, byteorder: ByteOrder) -> struct.Struct:
 class Translator(Protocol):
     """Anything that translates the addresses of a memory: a table, a nest, a cache of one."""
 
+    @property
+    def granule_shift(self) -> int:
+        """Log2 of the bytes within which addresses always lead to one place: of the smallest page."""
+        ...
+
     def translate(self, address: int, access: Access) -> Mapping:
         """Return where ``address`` leads.
 
@@ -61,6 +66,8 @@ class Memory(Protocol):
     name: str
     rank: int
     """How many translations lie between this memory and the machine's."""
+    granule_shift: int
+    """Log2 of the bytes within which addresses always lead to one place, at most a frame's."""
 
     def locate(self, address: int, access: Access) -> int:
         """Return the address in :attr:`physical` that ``address`` leads to."""
@@ -100,10 +107,11 @@ class Memory(Protocol):
         ...
 
 
-def _pieces(address: int, size: int) -> Iterator[tuple[int, int]]:
-    """Cut ``size`` bytes from ``address`` on at frame borders: (address, size) pairs."""
+def _pieces(address: int, size: int, shift: int = FRAME_SHIFT) -> Iterator[tuple[int, int]]:
+    """Cut ``size`` bytes from ``address`` on at the borders of pages of 2**shift bytes: (address, size) pairs."""
+    page = 1 << shift
     while size > 0:
-        piece = min(size, FRAME_BYTES - (address & _OFFSET))
+        piece = min(size, page - (address & (page - 1)))
         yield address, piece
         address += piece
         size -= piece
@@ -116,6 +124,7 @@ class PhysicalMemory:
     """
 
     rank = 0
+    granule_shift = FRAME_SHIFT
 
     def __init__(self, size: int = ADDRESS_LIMIT, name: str = "L0 real") -> None:
         self.name = name
@@ -311,6 +320,7 @@ class TranslatedMemory:
     def __init__(self, parent: Memory, table: Translator, name: str) -> None:
         self.name = name
         self.rank = parent.rank + 1
+        self.granule_shift = min(parent.granule_shift, table.granule_shift)
         self.parent = parent
         self.table = table
         self._busy = False
@@ -363,11 +373,14 @@ class TranslatedMemory:
     def read(self, address: int, size: int) -> bytes:
         """Return ``size`` bytes from ``address`` on."""
         physical = self.physical
-        return b"".join(physical.read(self.locate(at, Access.LOAD), piece) for at, piece in _pieces(address, size))
+        pieces = _pieces(address, size, self.granule_shift)
+        return b"".join(physical.read(self.locate(at, Access.LOAD), piece) for at, piece in pieces)
 
     def write(self, address: int, data: bytes) -> None:
         """Store ``data`` from ``address`` on; nothing is stored where any part does not translate."""
-        places = [(self.locate(at, Access.STORE), piece) for at, piece in _pieces(address, len(data))]
+        places = [
+            (self.locate(at, Access.STORE), piece) for at, piece in _pieces(address, len(data), self.granule_shift)
+        ]
         done = 0
         for at, piece in places:
             self.physical.write(at, data[done : done + piece])

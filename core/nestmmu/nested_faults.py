@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nestmmu.access import WRITE, Access
+from nestmmu.access import Access
 from nestmmu.addresses import HardwareTag, align_down
 from nestmmu.edit import Insertion
 from nestmmu.events import EventKind
@@ -162,7 +162,7 @@ class NestedFaultHandler:
         yield Point.LOCK
         outer = guest.table.lookup(target)
         yield Point.UNLOCK
-        if outer is None or (store and not outer.permissions & WRITE):
+        if outer is None or not outer.permissions & fault.access:
             error = yield from instantiate(guest, slot, target, write=store, read_only=slot.read_only)
             if error and error != RACED:
                 return Outcome(Verdict.FAIL, error=error)

@@ -323,6 +323,12 @@ class RadixTable:
         """The table's format."""
         return self.walker.format
 
+    @property
+    def granule_shift(self) -> int:
+        """Log2 of the bytes of the smallest page that the format has."""
+        form = self.format
+        return form.input_bits - sum(max(level.index_bits) for level in form.levels)
+
     def translate(self, address: int, access: Access) -> Mapping:
         """Return where an access to ``address`` ends, accessed and dirty updated by the walker's policy.
 

@@ -65,8 +65,10 @@ class LinearBacking:
     writable: bool = True
 
     def page(self, slot: Slot, address: int, *, write: bool) -> HostPage | None:
-        """Return the page behind ``address``."""
-        del slot, write
+        """Return the page behind ``address``; None for a write to what cannot be written."""
+        del slot
+        if write and not self.writable:
+            return None
         return HostPage(address + self.offset, self.page_shift, self.writable)
 
 
@@ -114,11 +116,15 @@ class Slots:
 
 
 class SlotTranslator:
-    """A guest's memory as its host's software finds it: by slot and backing, whatever any table says."""
+    """A guest's memory as its host's software finds it: by slot and backing, whatever any table says.
 
-    def __init__(self, slots: Slots, backing: Backing) -> None:
+    :param granule_shift: log2 of the smallest page that the backing gives, and of what slots are aligned to.
+    """
+
+    def __init__(self, slots: Slots, backing: Backing, granule_shift: int = FRAME_SHIFT) -> None:
         self.slots = slots
         self.backing = backing
+        self.granule_shift = granule_shift
 
     def locate(self, address: int, access: Access) -> int:
         """Return where ``address`` is in the host's memory.
@@ -140,7 +146,7 @@ class SlotTranslator:
     def translate(self, address: int, access: Access) -> Mapping:
         """Return :meth:`locate` as a mapping of the smallest page."""
         target = self.locate(address, access)
-        return Mapping(address, target, FRAME_SHIFT, ALL_PERMISSIONS, accessed=True, dirty=True)
+        return Mapping(address, target, self.granule_shift, ALL_PERMISSIONS, accessed=True, dirty=True)
 
 
 def congruent(address: int, target: int, shift: int) -> bool:
