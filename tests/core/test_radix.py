@@ -62,9 +62,6 @@ def test_steps_of_a_walk_in_order() -> None:
     steps = list(table.table.walk(0x6A))
     read = [(step.level, step.index, step.entry_address) for step in steps]
     assert read == [("upper", 1, 0x104), ("lower", 2, 0x218)]
-        ("upper", 1, 0x104),
-        ("lower", 2, 0x218),
-    ]
     assert steps[0].meaning == "table at 0x210"
     assert steps[1].meaning == "page at 0x5550 rwx AD"
 
