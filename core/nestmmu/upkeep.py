@@ -96,15 +96,14 @@ def dirty_log(guest: Guest, slot: Slot) -> NDArray[np.uint8]:
         a little-endian host).
     """
     shift = guest.base_shift
-    pages = slot.size >> shift
-    bits = np.zeros(pages, np.uint8)
-    for index in range(pages):
-        frame = (slot.base >> shift) + index
-        written = take_dirty(guest, frame << shift)
-        if frame in guest.dirty:
-            guest.dirty.discard(frame)
-            written = True
-        bits[index] = written
+    first = slot.base >> shift
+    bits = np.zeros(slot.size >> shift, np.uint8)
+    for leaf in list(guest.table.table.leaves(slot.base, slot.end)):
+        if take_dirty(guest, leaf.page_start):
+            bits[(leaf.page_start >> shift) - first] = 1
+    written = guest.dirty & set(range(first, slot.end >> shift))
+    bits[[frame - first for frame in written]] = 1
+    guest.dirty -= written
     return np.packbits(bits, bitorder="little")
 
 

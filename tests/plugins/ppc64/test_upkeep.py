@@ -1,4 +1,4 @@
-"""Reverse map, unmap, ageing, dirty log, slots: sections 1.12 and 1.13 of the reference, and the scenarios TF and TG."""
+"""Reverse map, unmap, ageing, dirty log, slots: sections 1.12 and 1.13 of the reference; the scenarios TF and TG."""
 
 from __future__ import annotations
 
