@@ -100,7 +100,8 @@ def dirty_log(guest: Guest, slot: Slot) -> NDArray[np.uint8]:
     bits = np.zeros(slot.size >> shift, np.uint8)
     for leaf in list(guest.table.table.leaves(slot.base, slot.end)):
         if take_dirty(guest, leaf.page_start):
-            bits[(leaf.page_start >> shift) - first] = 1
+            start = (leaf.page_start >> shift) - first
+            bits[max(start, 0) : start + (1 << leaf.page_shift >> shift)] = 1
     written = guest.dirty & set(range(first, slot.end >> shift))
     bits[[frame - first for frame in written]] = 1
     guest.dirty -= written
