@@ -173,6 +173,8 @@ class NestedFaultHandler:
         self, nested: NestedGuest, fault: Fault, inner: Mapping, outer: Mapping, snapshot: int
     ) -> Steps[Outcome]:
         guest, shadow = self.guest, nested.shadow
+        if guest.rmap.full:
+            return RESUME
         leaf = self.composer.compose(inner, outer, fault.access)
         start = leaf.page_start
         frame = align_down(outer.input_address, outer.page_shift) >> guest.base_shift

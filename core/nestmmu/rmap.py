@@ -21,6 +21,13 @@ class ReverseMap:
 
     def __init__(self) -> None:
         self._lists: dict[int, list[ReverseEntry]] = {}
+        self.capacity: int | None = None
+        """How many entries there is memory for; None: no limit."""
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no memory for another entry."""
+        return self.capacity is not None and len(self) >= self.capacity
 
     def insert(self, frame: int, entry: ReverseEntry) -> bool:
         """Note that a shadow entry leads to ``frame``; return False if it was noted already.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TABLES = 0x20
 """In the memory of each level, tables for the level above lie here: 16 bytes for the upper, 64 for the lower ones."""
 APART = 0x100
-"""The memory of each level is 256 bytes of the one below, from here on."""
+"""L1's memory is the machine's from here on, 256 bytes; a further level has the same memory as L1."""
 
 
 class CountingMemory(PhysicalMemory):
@@ -41,14 +41,11 @@ class CountingMemory(PhysicalMemory):
 
 
 def plant(machine: CountingMemory, rank: int, large: int | None = None) -> None:
-    """Write the table that maps level rank + 1 into level rank, where every address is its own but for APART.
-
-    Level 0 is the machine; level n begins at n times APART of it, as each table adds APART to what it maps.
+    """Write the table that maps level ``rank`` + 1 into level ``rank``: the machine's adds APART, L1's nothing.
 
     :param large: the entry of the upper table that is a page.
     """
-    base = rank * APART + TABLES
-    target = APART if rank == 0 else 0
+    base, target = (TABLES, APART) if rank == 0 else (APART + TABLES, 0)
     for index in range(4):
         entry = PRESENT | TABLES + 16 + 16 * index
         if index == large:

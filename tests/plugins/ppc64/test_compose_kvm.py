@@ -12,6 +12,7 @@ from nestmmu.mappings import Mapping
 from nestmmu_ppc64_radix.composer import KvmComposer
 from nestmmu_ppc64_radix.formats import POWER9
 from nestmmu_ppc64_radix.quirks import Quirk
+from nestmmu_ppc64_radix.rmap_words import words
 
 LEAVES = {"64K": LEAF_64K, "2M": 0xC000_0001_8000_0187, "1G": 0xC000_0001_8000_0187}
 SHIFTS = {"4K": 12, "64K": 16, "2M": 21, "1G": 30}
@@ -39,13 +40,16 @@ K, C = Quirk.LINUX_6_1, Quirk.NONE
         ),
     ],
 )
-def test_level_matrix(l1: str, l0: str, quirks: Quirk, entry: int, shift: int, n_gpa: int, frame: int) -> None:
+def test_level_matrix_c6_c7_c8_c9(
+    l1: str, l0: str, quirks: Quirk, entry: int, shift: int, n_gpa: int, frame: int
+) -> None:
     fixture = Fixture(quirks, backing_shift=SHIFTS[l0])
     fixture.leaf(LEAVES[l1], l1)
     fixture.handle(fixture.store())
     assert fixture.shadow() == (entry, shift)
     assert fixture.shadow(n_gpa) == (entry, shift)
     assert fixture.rmap(frame) == [(5, n_gpa)]
+    assert words(fixture.guest.rmap, frame) == [0x0050_0000_0000_0001 | n_gpa]
     assert len(fixture.guest.rmap) == 1
     assert fixture.flush_log() == []
 

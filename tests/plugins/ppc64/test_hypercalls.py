@@ -179,7 +179,7 @@ class TestTlbie:
             pass
         finish(nest.guests.remove(nest.guest.nested[AssignedTag(6)]))  # type: ignore[arg-type]
         assert finish(steps) == H_SUCCESS
-        assert nest.tags.used == {7} or nest.tags.used == set()
+        assert 8 not in nest.tags.used
 
     @pytest.mark.parametrize("lpid", [pytest.param(77, id="TH13"), pytest.param(4096, id="TH14")])
     def test_an_unknown_lpid(self, lpid: int) -> None:
@@ -202,10 +202,7 @@ class TestTlbie:
     def test_a_fault_under_way_holds_it_off_th18(self) -> None:
         nest = Nest()
         steps = nest.hcalls.tlb_invalidate(0x10000, 5, 0x1234500A0)
-        points = []
-        with pytest.raises(StopIteration):
-            while True:
-                points.append(next(steps))
+        points = list(steps)
         inner = [Point.LOCK_NESTED, Point.LOCK, Point.UNLOCK, Point.UNLOCK_NESTED]
         assert points == [Point.LOCK, Point.UNLOCK, *inner, Point.LOCK, Point.UNLOCK]
 

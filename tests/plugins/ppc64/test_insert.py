@@ -31,7 +31,7 @@ def entry_at(fixture: Fixture, address: int = N) -> int:
     return found[0]
 
 
-def test_empty_shadow_te1_t8() -> None:
+def test_empty_shadow_te1_t1_t8() -> None:
     fixture = Fixture()
     before = len(fixture.allocator.used)
     fixture.plant_l0(0x180050000, LEAF | 0x187)
@@ -143,7 +143,7 @@ def test_a_table_that_vanished_after_the_unlocked_look_t3() -> None:
         pytest.param(Quirk.NONE, [0x123410000, 0x123450000, 0x1235F0000], id="TE9-C"),
     ],
 )
-def test_a_large_leaf_takes_the_place_of_a_table_t7(quirks: Quirk, addresses: list[int]) -> None:
+def test_a_large_leaf_takes_the_place_of_a_table_t7_te9(quirks: Quirk, addresses: list[int]) -> None:
     fixture = Fixture(quirks)
     for address, target in ((0x123410000, 5), (0x123450000, 6), (0x1235F0000, 7)):
         insert(fixture, address, 0xC000000580000187 | target << 16, 16)
@@ -208,6 +208,16 @@ def test_pages_that_were_not_needed_are_given_back_t9() -> None:
     assert shadow.insert(PAGE, LEAF | 0x187, 3, spares) is Insertion.SAME
     shadow.release(spares)
     assert len(fixture.allocator.used) == used - 3
+
+
+def test_no_room_in_the_reverse_map_te13() -> None:
+    fixture = Fixture()
+    fixture.guest.rmap.capacity = 0
+    assert return_code(fixture.handle(fixture.store())) == 0
+    assert fixture.shadow() is None
+    fixture.guest.rmap.capacity = None
+    fixture.handle(fixture.store())
+    assert fixture.rmap(0x18005) == [(5, PAGE)]
 
 
 def test_l1s_leaf_is_not_written_by_l0() -> None:

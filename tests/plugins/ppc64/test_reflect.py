@@ -233,7 +233,7 @@ def test_a_host_without_a_page_fails_and_l1_sees_the_fault_as_it_was_tb23() -> N
     assert reflect(outcome, record) == record
 
 
-class TestReturnState:
+class TestReturnStateTB21:
     """TB21, and the second table of 1.7: what goes back to L1, and what keeps L1's own values."""
 
     def given(self) -> tuple[HvGuestState, PtRegs]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ppc64_fixture import HOST_TABLES, LEAF_64K, PUD, Fixture
 
@@ -130,6 +130,9 @@ def shadow_is_sound(fixture: Fixture, model: Model) -> None:
 
 @settings(max_examples=60)
 @given(l1=PLAN, l0=PLAN, accesses=ACCESSES)
+@example(  # L0's own leaf permits nothing: a host that only looks for write permission never gets on
+    l1=[(0, False, 0, 0, 0x180), (1, True, 0, 0, 0x181)], l0=[(0, False, 0, 0, 0x180)], accesses=[(1, 0, Access.FETCH)]
+)
 def test_corrected(l1: list[Any], l0: list[Any], accesses: list[Any]) -> None:
     fixture, model = Fixture(Quirk.NONE), Model()
     build(fixture, model, l1, l0)

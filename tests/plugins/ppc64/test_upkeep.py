@@ -12,6 +12,7 @@ from nestmmu.outcomes import Verdict
 from nestmmu.points import Point, finish
 from nestmmu.rmap import ReverseEntry
 from nestmmu.slots import Slot
+from nestmmu_ppc64_radix import rmap_words
 from nestmmu_ppc64_radix.exits import decode
 from nestmmu_ppc64_radix.quirks import Quirk
 
@@ -51,6 +52,29 @@ class TestReverseMap:
         assert insert(GFN, ReverseEntry(AssignedTag(5), 0x223450000))
         assert insert(GFN, ReverseEntry(AssignedTag(9), 0x20000))
         assert self.entries(fixture) == [(9, 0x20000), (5, 0x223450000), (5, PAGE)]
+
+    @pytest.mark.parametrize(
+        ("lpid", "address", "word"),
+        [
+            pytest.param(5, PAGE, 0x0050000123450001, id="TF1"),
+            pytest.param(4095, 0x000FFFFFFFFF0000, 0xFFFFFFFFFFFF0001, id="TF4"),
+            pytest.param(5, 0x123456000, 0x0050000123456001, id="TF13"),
+        ],
+    )
+    def test_the_kernels_words(self, lpid: int, address: int, word: int) -> None:
+        fixture = Fixture()
+        entry = ReverseEntry(AssignedTag(lpid), address)
+        fixture.guest.rmap.insert(GFN, entry)
+        assert rmap_words.words(fixture.guest.rmap, GFN) == [word]
+        assert rmap_words.decode(word) == entry
+        fixture.guest.rmap.insert(GFN, ReverseEntry(AssignedTag(9), 0x20000))
+        assert rmap_words.words(fixture.guest.rmap, GFN) == [0x0090000000020000, word]
+
+    def test_an_entry_of_lpid_0_is_one_like_any_other_tf14_m8(self) -> None:
+        fixture = Fixture()
+        for entry in (ReverseEntry(AssignedTag(5), PAGE), ReverseEntry(AssignedTag(0), 0)):
+            fixture.guest.rmap.insert(GFN, entry)
+        assert fixture.rmap(GFN) == [(0, 0), (5, PAGE)]
 
     def test_an_unmap_goes_from_l0_to_the_shadow_tf5(self) -> None:
         fixture = stored()

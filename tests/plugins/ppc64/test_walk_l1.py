@@ -47,7 +47,7 @@ def refused(fixture: Fixture, address: int = N, root: int = PATE_DW0) -> Fault:
         pytest.param("64K", 0xC000_0001_8005_018F, 0x1_8005_6789, 16, id="TA18"),
     ],
 )
-def test_leaf_of_each_size(size: str, entry: int, raddr: int, shift: int) -> None:
+def test_leaf_of_each_size_w1_w10(size: str, entry: int, raddr: int, shift: int) -> None:
     fixture = Fixture()
     fixture.leaf(entry, size)
     found = walk_tree(fixture.guest.memory, N, PATE_DW0)
@@ -125,7 +125,7 @@ def test_invalid_leaf(entry: int) -> None:
 
 
 @pytest.mark.parametrize("word", [ROOT_ENTRY, PUD_ENTRY, PMD_ENTRY])
-def test_invalid_directory_is_the_same_as_an_invalid_leaf_w7(word: int) -> None:
+def test_invalid_directory_is_as_an_invalid_leaf_w7(word: int) -> None:
     fixture = Fixture()
     fixture.word(word, 0x4000_0000_0000_0000)
     assert walk_errno(refused(fixture)) == ENOENT
@@ -138,23 +138,23 @@ def test_last_directory_may_have_5_or_9_bits(nls: int, shift: int) -> None:
     assert walk_tree(fixture.guest.memory, N, PATE_DW0).page_shift == shift
 
 
-def test_unreadable_table_reports_the_entry_w6() -> None:
+def test_unreadable_table_reports_the_entry_w6_ta15() -> None:
     fixture = Fixture()
     fixture.word(PUD_ENTRY, 0x8000_0009_0000_0009)
     fault = refused(fixture)
     assert walk_errno(fault) == EFAULT
-    assert fault.entry_address == 0x9_0000_08D0  # TA15
+    assert fault.entry_address == 0x9_0000_08D0
 
 
-def test_address_bits_above_52_are_not_looked_at_w5() -> None:
+def test_address_bits_above_52_are_not_looked_at_w5_ta16() -> None:
     fixture = Fixture()
     found = walk_tree(fixture.guest.memory, 0x0010_0001_2345_6789, PATE_DW0)
     assert found.output_address == 0x1_8005_6789  # TA16
 
 
-def test_a_leaf_in_the_other_byte_order_is_not_a_leaf() -> None:
+def test_a_leaf_in_the_other_byte_order_is_not_a_leaf_ta20() -> None:
     fixture = Fixture()
-    fixture.leaf(int.from_bytes(LEAF_64K.to_bytes(8, "little"), "big"))  # TA20: 0x8701058001000000c0
+    fixture.leaf(int.from_bytes(LEAF_64K.to_bytes(8, "little"), "big"))
     assert walk_errno(refused(fixture)) in {ENOENT, EINVAL}
 
 
