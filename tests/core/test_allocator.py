@@ -135,11 +135,11 @@ def test_no_two_pages_overlap(steps: list[tuple[bool, int, int]]) -> None:
                 page = allocator.allocate(size)
             except OutOfPagesError:
                 continue
-            size = max(size, 4096)
-            assert page % size == 0
-            assert 0x3000 <= page <= 0x20000 - size
-            assert all(page + size <= other or other + length <= page for other, length in held.items())
-            held[page] = size
+            room = max(size, 4096)
+            assert page % room == 0
+            assert 0x3000 <= page <= 0x20000 - room
+            assert all(page + room <= other or other + length <= page for other, length in held.items())
+            held[page] = room
         elif held:
             page = sorted(held)[which % len(held)]
             allocator.free(page)

@@ -261,7 +261,7 @@ def test_spares_that_another_made_needless_are_left() -> None:
     ("habits", "at"), [(Habits(), (0xAB0, 0xAF0)), (Habits(flushes_children_by_target=True), (0x70000, 0x90000))]
 )
 def test_a_table_in_the_way_is_dropped(habits: Habits, at: tuple[int, int]) -> None:
-    """First the directory entry and the walk cache, then the pages below; then the table is freed, and last the leaf."""
+    """First the directory entry and the walk cache, then the pages below; then the table, and last the leaf."""
     table = Edited(habits=habits)
     table.insert(AT, PAGE | R | 0x70000)
     table.insert(0xAF0, PAGE | R | W | D | 0x90000)
