@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from nestmmu.access import ALL_PERMISSIONS, EXECUTE, READ, WRITE, Access
+from nestmmu.addresses import HardwareTag
 from nestmmu.errors import OutsideMemoryError
 from nestmmu.faults import Fault, FaultKind
 from nestmmu.formats import AccessedDirty
 from nestmmu.memory import TranslatedMemory
 from nestmmu.radix import Found, RadixTable, RadixWalker, Root, Step
+from nestmmu.tlb import Translation, page_of
 from nestmmu_ppc64_book3s.interrupts import (
     DSISR_ISSTORE,
     DSISR_NOEXEC_OR_G,
@@ -40,7 +42,7 @@ from nestmmu_ppc64_book3s.registers import KEY0_NO_READ, KEY0_NO_WRITE, MSR_DR, 
 from nestmmu_ppc64_radix.formats import ATT, ATT_NON_IDEMPOTENT, CHANGE, EAA_PRIV, POWER9, REFERENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from nestmmu.memory import Memory
 
@@ -74,6 +76,8 @@ class Reached(NamedTuple):
     """Log2 of the bytes over which the same translation holds; 64 where there is none."""
     permissions: int
     """What both scopes permit."""
+    guest: int | None = None
+    """Guest real, in bytes; None where no partition scope is."""
 
 
 class _Partition:
@@ -178,6 +182,42 @@ class Power9Radix:
             return self.interrupt(fault, address, at, msr, fetch=fetch)
         return found
 
+    def probe(self, access: Access, address: int) -> Reached | Interrupt:
+        """Return what :meth:`access` would, and change nothing: neither R nor C."""
+        silent = Power9Radix(
+            self.registers,
+            self.memory,
+            reference_change=AccessedDirty.IGNORE,
+            real_guest_tables=self.real_guest_tables,
+        )
+        return silent.access(access, address)
+
+    def context(self, access: Access, address: int) -> tuple[HardwareTag, Hashable] | None:
+        """Return the LPID, and what else a translation hangs on: PID, relocation, MSR[HV, PR], AMR, IAMR."""
+        registers = self.registers
+        hv = bool(registers.msr & MSR_HV)
+        relocated = bool(registers.msr & (MSR_IR if access is _FETCH else MSR_DR))
+        quadrant = address >> 62
+        if hv and (not relocated or quadrant in {0, 3}):
+            return None
+        keys = (relocated, hv, registers.msr & MSR_PR, registers.amr, registers.iamr)
+        pid = registers.pidr if relocated and quadrant in {0, 1} else 0
+        return HardwareTag(registers.lpidr), (pid, *keys)
+
+    def translation(self, access: Access, address: int, result: Reached | Interrupt) -> Translation | None:
+        """Return a result as something for a TLB to keep; None for an interrupt, and for what no table translated."""
+        place = self.context(access, address)
+        if place is None or isinstance(result, Interrupt) or result.guest is None:
+            return None
+        start, output, guest = page_of(address, result.address, result.guest, result.page_shift)
+        return Translation(*place, start, result.page_shift, output, guest, result.permissions)
+
+    def reached(self, translation: Translation, address: int) -> Reached:
+        """Return a kept translation as an access would have ended."""
+        offset = address - translation.input_start
+        real, guest = translation.output_start + offset, translation.guest_start + offset
+        return Reached(real, translation.page_shift, translation.permissions, guest)
+
     def interrupt(self, fault: Fault, address: int, at: int, msr: int, *, fetch: bool) -> Interrupt:
         """Return the storage interrupt that a fault of either scope is (2.3 of the reference; ISA 6.5)."""
         cause = _CAUSES[fault.kind]
@@ -201,7 +241,8 @@ class Power9Radix:
             self._bound_cache()
             partition = self._partitions[dw0] = _Partition(self, dw0)
         if quadrant is None:
-            return Reached(*self._partition_scoped(partition, address & _EA_WITHOUT_QUADRANT, access))
+            guest = address & _EA_WITHOUT_QUADRANT
+            return Reached(*self._partition_scoped(partition, guest, access), guest)
         pid = 0 if quadrant in {2, 3} else self.registers.pidr
         own = hv and lpid == 0
         walker = self.real_walker if own or (hv and self.real_guest_tables) else partition.process_walker
@@ -209,7 +250,7 @@ class Power9Radix:
         if own:
             return Reached(guest, inner_shift, inner_permissions)
         real, shift, permissions = self._partition_scoped(partition, guest, access)
-        return Reached(real, min(shift, inner_shift), permissions & inner_permissions)
+        return Reached(real, min(shift, inner_shift), permissions & inner_permissions, guest)
 
     def _bound_cache(self) -> None:
         if len(self._partitions) > 4096:  # noqa: PLR2004  (as many as there are LPIDs)
