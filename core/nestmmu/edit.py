@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
+import attrs
+
 from nestmmu.addresses import HardwareTag, align_down
 from nestmmu.errors import OutOfPagesError
 from nestmmu.faults import Fault
@@ -203,13 +205,21 @@ class TableEditor:
     def remove(self, address: int) -> Mapping | None:
         """Remove the leaf that maps ``address`` and flush its page; return it as it was, or None if there was none."""
         found = self.lookup(address)
-        if found is None:
-            return None
-        slot, entry = found.entry_address, found.entry
-        if slot is None or entry is None:
-            return None
-        self._clear_leaf(slot, entry, self.depths[found.page_shift], address)
+        if found is not None:
+            self.remove_leaf(found)
         return found
+
+    def remove_leaf(self, leaf: Mapping) -> None:
+        """Remove a leaf that :meth:`lookup` has just found, and flush its page."""
+        if leaf.entry_address is None:
+            message = "only a leaf of this table can be removed from it"
+            raise TypeError(message)
+        self._store(leaf.entry_address, 0)
+        self.flush(Flush(self.tag, FlushKind.PAGE, leaf.page_start, leaf.page_shift))
+        if self.removed is not None:
+            start, target = leaf.page_start, leaf.target_start
+            at_start = leaf.input_address == start
+            self.removed(leaf if at_start else attrs.evolve(leaf, input_address=start, output_address=target))
 
     def add_flags(self, address: int, *, accessed: bool, dirty: bool) -> bool:
         """Set accessed or dirty in the leaf of ``address``; no flush is needed for that.

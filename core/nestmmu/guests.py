@@ -98,11 +98,12 @@ class Guest:
         slot = self.slots.find(leaf.page_start) if leaf.dirty else None
         if slot is not None and slot.dirty_log:
             self.dirty.update(frames)
+        target = leaf.target_start
         for frame in frames:
             for entry in self.rmap.take(frame):
                 nested = self.nested.get(entry.tag)
                 found = None if nested is None else nested.shadow.lookup(entry.address)
                 if nested is None or found is None:
                     continue
-                if align_down(found.output_address, leaf.page_shift) == leaf.target_start:
-                    nested.shadow.remove(entry.address)
+                if align_down(found.output_address, leaf.page_shift) == target:
+                    nested.shadow.remove_leaf(found)

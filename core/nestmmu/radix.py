@@ -209,11 +209,11 @@ class RadixWalker:
         """Decode an entry of level ``depth``, whose index begins at bit ``shift`` of the address."""
         form = self.format
         level = form.levels[depth]
-        if not form.valid(entry):
+        if entry & form.valid.mask != form.valid.value:
             return FaultKind.NOT_PRESENT
-        if any(match(entry) for match in form.reserved):
+        if form.reserved and any(match(entry) for match in form.reserved):
             return FaultKind.MALFORMED
-        if level.leaf(entry):
+        if entry & level.leaf.mask == level.leaf.value:
             output, low = form.output_of(entry), (1 << shift) - 1
             if not level.may_leaf or (output & low and form.strict_output):
                 return FaultKind.MALFORMED
@@ -387,7 +387,8 @@ class RadixTable:
         :raises TooLargeError: if more tables are reached than memory holds (loops, shared tables).
         """
         physical = self.walker.memory.physical
-        budget = [(physical.frame_count() + 1) * (FRAME_BYTES // self.format.entry_bytes // 16) + 64]
+        narrowest = min(4, *(bits for level in self.format.levels for bits in level.index_bits))
+        budget = [(physical.frame_count() + 1) * (FRAME_BYTES // self.format.table_bytes(narrowest)) + 64]
         limit = 1 << self.format.input_bits if end is None else end
         yield from self._leaves(
             self.root.base, self.root.index_bits, 0, 0, self.format.input_bits, (start, limit), budget

@@ -20,6 +20,7 @@ from nestmmu_ppc64_book3s.interrupts import (
     DSISR_PRTABLE_FAULT,
     DSISR_SET_RC,
     DSISR_UNSUPP_MMU,
+    HSRR1_HISI_WRITE,
     Interrupt,
     segment_interrupt,
     storage_interrupt,
@@ -224,7 +225,7 @@ class Power9Radix:
         if fetch and fault.kind is FaultKind.PERMISSION and not fault.implicit:
             cause = DSISR_NOEXEC_OR_G
         if fault.access is Access.STORE:
-            cause |= DSISR_ISSTORE
+            cause |= HSRR1_HISI_WRITE if fetch else DSISR_ISSTORE
         if fault.implicit:
             cause |= DSISR_PRTABLE_FAULT
         partition = fault.stage == PARTITION

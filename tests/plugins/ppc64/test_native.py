@@ -16,7 +16,7 @@ from nestmmu_ppc64_radix.cpu import Power9Radix, Reached
 LOAD, STORE, FETCH = Access.LOAD, Access.STORE, Access.FETCH
 HOST = 0x10_0000_0000
 """Host real minus guest real address, of all that the partition scope maps."""
-PARTITION_TABLE, PARTITION_ROOT, PARTITION_PUD = 0x1000_0000, 0x1001_0000, 0x1002_0000
+PARTITION_TABLE, PARTITION_ROOT, PARTITION_PUD, PARTITION_PMD = 0x1000_0000, 0x1001_0000, 0x1002_0000, 0x1002_1000
 LPID, PID = 7, 42
 PROCESS_TABLE = 0x0300_0000
 PROCESS_ROOT, PROCESS_PUD, PROCESS_PMD, PROCESS_PTE = 0x0301_0000, 0x0302_0000, 0x0302_1000, 0x0302_2000
@@ -140,6 +140,16 @@ class TestPartitionTable:
         interrupt = Machine().interrupt(ptcr=PARTITION_TABLE, lpidr=256)
         assert (interrupt.vector, interrupt.get("hdsisr")) == (0xE00, 0x00080000)
 
+    def test_a_table_larger_than_any(self) -> None:
+        interrupt = Machine().interrupt(ptcr=PARTITION_TABLE | 25)
+        assert (interrupt.vector, interrupt.get("hdsisr"), interrupt.get("asdr")) == (0xE00, 0x00080000, EA)
+
+    def test_an_entry_outside_memory(self) -> None:
+        machine = Machine()
+        machine.memory.size = 1 << 40
+        interrupt = machine.interrupt(ptcr=1 << 41 | 4)
+        assert (interrupt.vector, interrupt.get("hdsisr"), interrupt.get("asdr")) == (0xE00, 0x00080000, EA)
+
     def test_a_fetch_is_a_hisi(self) -> None:
         interrupt = Machine().interrupt(FETCH, ptcr=PARTITION_TABLE, lpidr=256)
         assert (interrupt.vector, interrupt.get("hsrr0")) == (0xE20, EA)
@@ -166,6 +176,31 @@ class TestProcessTable:
         machine = Machine()
         machine.guest(PROCESS_TABLE + 16 * PID, 0x4000_0000_0000_008D | PROCESS_ROOT)
         assert machine.interrupt(STORE).get("dsisr") == 0x02080000
+
+    @pytest.mark.parametrize("bits", [5, 9, 12, 14])
+    def test_a_root_of_another_width(self, bits: int) -> None:
+        machine = Machine()
+        machine.guest(PROCESS_TABLE + 16 * PID, ROOT_WORD & ~0x1F | PROCESS_ROOT | bits)
+        assert machine.interrupt().get("dsisr") == 0x00080000
+
+    @pytest.mark.parametrize("bits", [5, 8, 10])
+    def test_an_upper_directory_of_another_width(self, bits: int) -> None:
+        machine = Machine()
+        machine.guest(PROCESS_ROOT, 1 << 63 | PROCESS_PUD | bits)
+        assert machine.interrupt().get("dsisr") == 0x00080000
+
+    def test_a_directory_below_the_last_level(self) -> None:
+        machine = Machine()
+        machine.leaf(1 << 63 | PAGE | 9)
+        assert machine.interrupt(STORE).get("dsisr") == 0x02080000
+        fetch = machine.interrupt(FETCH)
+        assert (fetch.vector, fetch.get("srr1")) == (0x400, MSR | 0x00080000)
+
+    def test_low_bits_of_a_base_that_is_not_aligned_are_dropped(self) -> None:
+        machine = Machine()
+        machine.guest(PROCESS_PMD + 8 * 0x11A, 1 << 63 | PROCESS_PTE | 0x800 | 9)
+        machine.guest(PROCESS_PTE + 8 * 0x56, 3 << 62 | PAGE | 0x187)
+        assert machine.reached() == HOST + PAGE + 0x789
 
     @pytest.mark.parametrize("bits", [8, 4, 13])
     def test_a_directory_of_another_width(self, bits: int) -> None:
@@ -246,6 +281,13 @@ class TestPartitionScope:
             0x1_0000_0020,
         )
 
+    def test_a_miss_of_a_fetch_while_reading_a_table(self) -> None:
+        machine = Machine()
+        machine.guest(PROCESS_ROOT, 1 << 63 | 0x1_0000_0000 | 9)
+        interrupt = machine.interrupt(FETCH)
+        assert (interrupt.vector, interrupt.get("hsrr0"), interrupt.get("asdr")) == (0xE20, EA, 0x1_0000_0020)
+        assert interrupt.get("hsrr1") == MSR | 0x40020000
+
     def test_a_miss_of_the_process_table(self) -> None:
         machine = Machine()
         machine.real(PARTITION_PUD, 0)
@@ -271,10 +313,35 @@ class TestPartitionScope:
         assert machine.interrupt(STORE).vector == 0xE00
         assert machine.read_leaf() & 0x180 == 0x180
 
-    def test_small_page_in_a_large_one_tn14(self) -> None:
-        result = Machine().access()
+    @pytest.mark.parametrize(("bits", "index", "shift"), [(5, 5, 16), (9, 0x56, 12)])
+    def test_small_page_in_a_large_one_tn14(self, bits: int, index: int, shift: int) -> None:
+        """In 2 MiB of the host that begin at PAGE, rounded down: it is 0x40000 into them."""
+        machine = Machine()
+        machine.guest(PROCESS_PMD + 8 * 0x11A, 1 << 63 | PROCESS_PTE | bits)
+        machine.guest(PROCESS_PTE + 8 * index, 3 << 62 | PAGE | 0x187)
+        machine.real(PARTITION_PUD, 1 << 63 | PARTITION_PMD | 9)
+        for slot in (PROCESS_TABLE >> 21, PAGE >> 21):
+            machine.real(PARTITION_PMD + 8 * slot, 3 << 62 | HOST + (slot << 21) | 0x187)
+        result = machine.access()
         assert isinstance(result, Reached)
-        assert result.page_shift == 16
+        assert result.address == HOST + PAGE + (EA & (1 << shift) - 1)
+        assert result.page_shift == shift
+
+    @pytest.mark.parametrize("process", range(8))
+    @pytest.mark.parametrize("partition", [1, 2, 4, 5, 6, 7])
+    def test_both_scopes_have_to_permit(self, process: int, partition: int) -> None:
+        """The tables themselves lie in another page of the host, which permits all."""
+        machine = Machine()
+        machine.leaf(3 << 62 | 0x4000_0000 | PAGE | 0x180 | process)
+        machine.real(PARTITION_PUD + 8, 3 << 62 | HOST + 0x4000_0000 | 0x180 | partition)
+        for access, permits in ((LOAD, {2, 3, 4, 5, 6, 7}), (STORE, {2, 3, 6, 7}), (FETCH, {1, 3, 5, 7})):
+            result = machine.access(access)
+            if process in permits and partition in permits:
+                assert isinstance(result, Reached)
+            else:
+                assert isinstance(result, Interrupt)
+                vectors = (0x400, 0xE20) if access is FETCH else (0x300, 0xE00)
+                assert result.vector == vectors[process in permits]
 
 
 class TestReferenceAndChange:
@@ -307,6 +374,14 @@ class TestReferenceAndChange:
         interrupt = machine.interrupt(STORE)
         assert (interrupt.vector, interrupt.get("hdsisr"), interrupt.get("asdr")) == (0xE00, 0x02040000, PAGE + 0x6789)
 
+    def test_the_partition_scope_faults_for_a_fetch(self) -> None:
+        machine = Machine(reference_change=AccessedDirty.FAULT)
+        machine.leaf(3 << 62 | 0x4000_0000 | PAGE | 0x187)
+        machine.real(PARTITION_PUD + 8, 3 << 62 | HOST + 0x4000_0000 | 0x087)
+        interrupt = machine.interrupt(FETCH)
+        assert (interrupt.vector, interrupt.get("asdr")) == (0xE20, 0x4000_0000 + PAGE + 0x6789)
+        assert interrupt.get("hsrr1") == MSR | 0x00040000
+
     def test_its_own_update_may_need_the_partition_scopes_permission(self) -> None:
         machine = Machine(guarded_updates=True)
         machine.leaf(3 << 62 | PAGE | 0x007)
@@ -315,3 +390,18 @@ class TestReferenceAndChange:
         assert interrupt.vector == 0xE00
         assert interrupt.get("hdsisr") == 0x08000000 | 0x00020000 | 0x02000000
         assert interrupt.get("asdr") == PROCESS_PTE + 8 * 5
+
+    def test_and_for_a_fetch_it_is_told_by_hisi_write(self) -> None:
+        machine = Machine(guarded_updates=True)
+        machine.leaf(3 << 62 | PAGE | 0x007)
+        machine.real(PARTITION_PUD, 3 << 62 | HOST | 0x185)
+        interrupt = machine.interrupt(FETCH)
+        assert (interrupt.vector, interrupt.get("asdr")) == (0xE20, PROCESS_PTE + 8 * 5)
+        assert interrupt.get("hsrr1") == MSR | 0x08000000 | 0x00020000 | 0x00010000
+
+    def test_the_emulated_cpus_update_looks_at_no_permission(self) -> None:
+        machine = Machine()
+        machine.leaf(3 << 62 | PAGE | 0x007)
+        machine.real(PARTITION_PUD, 3 << 62 | HOST | 0x185)
+        assert machine.reached(LOAD) == HOST + PAGE + 0x6789
+        assert machine.read_leaf() & 0x180 == 0x100
