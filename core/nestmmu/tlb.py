@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Hashable
 
     from nestmmu.protocols import Cpu
+    from nestmmu.radix import Step
 
 
 @attrs.frozen
@@ -63,6 +64,10 @@ class CacheableCpu(Protocol):
 
     def translation(self, access: Access, address: int, result: Any) -> Translation | None:  # noqa: ANN401
         """Return a result as something to keep; None for a fault, and for what no table translated."""
+        ...
+
+    def trace(self, steps: list[Step] | None) -> None:
+        """Add the steps of every walk to ``steps`` from now on; None: stop."""
         ...
 
     def context(self, access: Access, address: int) -> tuple[HardwareTag, Hashable] | None:
@@ -157,6 +162,10 @@ class CachedCpu:
             kept = entry.permissions if access is Access.STORE else entry.permissions & ~WRITE
             self.tlb.insert(attrs.evolve(entry, permissions=kept))
         return result
+
+    def trace(self, steps: list[Step] | None) -> None:
+        """Add the steps of every walk to ``steps`` from now on; None: stop. A hit has none."""
+        self.cpu.trace(steps)
 
     @staticmethod
     def _target(entry: Translation, address: int) -> int:

@@ -6,12 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from nestmmu.access import Access
-from nestmmu.addresses import AssignedTag, HardwareTag
+from nestmmu.addresses import AssignedTag, HardwareTag, align_down
 from nestmmu.allocator import PageAllocator
 from nestmmu.errors import InputError, NestmmuError, OutsideMemoryError
 from nestmmu.faults import Fault
 from nestmmu.hypervisor import Attempt
-from nestmmu.memory import FRAME_BYTES, TranslatedMemory
+from nestmmu.memory import FRAME_BYTES, FRAME_SHIFT, TranslatedMemory
 from nestmmu.nests import Explained, Replayed, kind_text, size_text
 from nestmmu.outcomes import Exit, Outcome, Verdict
 from nestmmu.points import finish
@@ -84,7 +84,7 @@ def _l2_slots(image: NestImage) -> Slots:
     slots = Slots()
     for index, slot in enumerate(image.slots):
         try:
-            slots.add(Slot(slot.l2_real, slot.size, read_only=slot.kind == "readonly", name=slot.kind))
+            slots.add(Slot(slot.l2_real, slot.size, read_only="readonly" in slot.kind, name=slot.kind))
         except NestmmuError as error:
             raise InputError(image.path, f"l2.slots[{index}]", str(error), "list each slot once") from None
     return slots
@@ -185,8 +185,10 @@ class RadixNest:
     def run(self) -> Iterator[Replayed]:
         """Make the accesses of ``also``, which count for the shadow alone, then yield the recorded ones."""
         for touch in self.image.also:
-            for address in range(touch.l2_real, touch.l2_real + touch.size, FRAME_BYTES):
+            address = touch.l2_real
+            while address < touch.l2_real + touch.size:
                 self._perform(touch.access, address, address, 0, _REAL_MODE)
+                address = align_down(address, FRAME_SHIFT) + FRAME_BYTES
         column = self.image.column
         names = ("op", "pid", "msr", "ea", "l0_real", "vector", "dar", "dsisr", "srr0", "srr1")
         for row in zip(*(column(name).tolist() for name in names), strict=True):
