@@ -36,7 +36,7 @@ def l1_flags(nest: ToyNest) -> int:
     return nest.read_word(L1_LOWER + 4 * 3) & BOTH
 
 
-def flagged(nest: ToyNest, access: Access) -> Exit:
+def flagged(access: Access) -> Exit:
     return Exit(Fault(FaultKind.ACCESSED_DIRTY, "toy table", access, 0x35), None)
 
 
@@ -79,7 +79,7 @@ def test_who_has_to_set_what(access: Access, l1: int, host: int, shadow: int) ->
         editor.clear_flags(at, accessed=True, dirty=True)
         editor.add_flags(at, accessed=bool(flags & USED), dirty=bool(flags & GRUBBY))
     needed = BOTH if access is STORE else USED
-    outcome = nest.handle(flagged(nest, access))
+    outcome = nest.handle(flagged(access))
     if l1 & needed == needed:
         assert outcome is RESUME
         assert (host_flags(nest), shadow_flags(nest)) == (host | needed, shadow | needed)
@@ -99,7 +99,7 @@ def test_a_host_entry_that_may_not_be_written_takes_the_shadows_with_it() -> Non
     before = PRESENT | PAGE | LOOK | USED | L1_AT + DATA
     nest.memory.write(where.entry_address, before.to_bytes(4, "little"))
     nest.host.flushes.clear()
-    assert nest.handle(flagged(nest, STORE)) is RESUME
+    assert nest.handle(flagged(STORE)) is RESUME
     assert nest.shadow() == {}
     assert nest.flush_log() == [(2, "page", 0x30, 4)]
     assert nest.memory.load(where.entry_address, 4, "little") == before
@@ -115,7 +115,7 @@ def test_a_shadow_entry_that_is_gone_leaves_the_hosts_flags_set() -> None:
     nest.access(LOAD, 0x35)
     nest.guest.table.clear_flags(DATA, accessed=True, dirty=True)
     nest.nested.shadow.remove(0x30)
-    assert nest.handle(flagged(nest, STORE)) is RESUME
+    assert nest.handle(flagged(STORE)) is RESUME
     assert (host_flags(nest), nest.shadow()) == (BOTH, {})
 
 

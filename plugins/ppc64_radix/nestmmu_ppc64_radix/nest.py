@@ -185,7 +185,7 @@ class RadixNest:
     def run(self) -> Iterator[Replayed]:
         """Make the accesses of ``also``, which count for the shadow alone, then yield the recorded ones."""
         for touch in self.image.also:
-            address = touch.l2_real
+            address: int = touch.l2_real
             while address < touch.l2_real + touch.size:
                 self._perform(touch.access, address, address, 0, _REAL_MODE)
                 address = align_down(address, FRAME_SHIFT) + FRAME_BYTES
