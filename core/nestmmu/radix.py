@@ -364,7 +364,9 @@ class RadixTable:
         return self.walker.mapping(address, self.walker.find(root.base, root.index_bits, address, access))
 
     def walk(self, address: int, access: Access = Access.LOAD) -> Iterator[Step]:
-        """Walk to the leaf of ``address`` and yield each entry read, those of tables below this one included.
+        """Walk to the leaf of ``address`` and yield each entry of this table that was read.
+
+        Entries of the tables through which these are found are noted where their own walkers trace.
 
         :raises Fault: after the last step, if the walk ends in one.
         """

@@ -13,13 +13,12 @@ from nestmmu.nested_faults import REFLECT_UNCHANGED
 from nestmmu.outcomes import RESUME, Exit, Outcome, Verdict
 from nestmmu.slots import Slot, Slots
 from nestmmu.upkeep import replace_slot
-from toy_arch.formats import GRUBBY, LOOK, PAGE, POKE, PRESENT, RUN, USED
+from toy_arch.formats import GRUBBY, LOOK, PAGE, PRESENT, USED
 from toy_arch.nest import ALL, DATA, L1_AT, L1_LOWER, ToyNest
 
 LOAD, STORE = Access.LOAD, Access.STORE
 UPDATE, FAULT, IGNORE = AccessedDirty.UPDATE, AccessedDirty.FAULT, AccessedDirty.IGNORE
 BOTH = USED | GRUBBY
-BARE = PRESENT | PAGE | LOOK | POKE | RUN
 
 
 def shadow_flags(nest: ToyNest) -> int:
@@ -119,24 +118,18 @@ def test_a_shadow_entry_that_is_gone_leaves_the_hosts_flags_set() -> None:
     assert (host_flags(nest), nest.shadow()) == (BOTH, {})
 
 
-def test_a_fault_of_flags_and_more_goes_on_to_the_rest() -> None:
-    """Flags are set, and the leaf is made anew all the same."""
+@pytest.mark.parametrize("more", [False, True])
+def test_a_fault_of_flags_and_more_goes_on_to_the_rest(*, more: bool) -> None:
+    """L1 has moved the page: flags alone leave the shadow where it leads, with more to mend it is made anew."""
     nest = ToyNest(accessed_dirty=FAULT)
-    nest.map(3, DATA, ALL & ~POKE)
-    nest.access(LOAD, 0x35)
-    nest.map(3, DATA)
-    leaf = nest.nested.shadow.lookup(0x30)
-    assert leaf is not None
-    assert leaf.entry_address is not None
-    nest.memory.write(leaf.entry_address, (BARE | USED | L1_AT + DATA).to_bytes(4, "little"))
-    kinds = FaultKind.ACCESSED_DIRTY | FaultKind.NOT_PRESENT
-    assert nest.handle(Exit(Fault(kinds, "toy table", STORE, 0x35), None)) is RESUME
-    assert shadow_flags(nest) == BOTH
-    nest.nested.shadow.remove(0x30)
+    for page, target in ((3, DATA), (4, DATA + 16)):
+        nest.map(page, target)
+        nest.access(LOAD, page << 4)
     nest.map(3, DATA + 16)
-    nest.access(LOAD, 0x35)
+    kinds = FaultKind.ACCESSED_DIRTY | (FaultKind.NOT_PRESENT if more else FaultKind(0))
     assert nest.handle(Exit(Fault(kinds, "toy table", STORE, 0x35), None)) is RESUME
-    assert nest.shadow()[0x30][0] == L1_AT + DATA + 16
+    target = L1_AT + DATA + (16 if more else 0)
+    assert nest.shadow()[0x30] == (target, 4, PRESENT | PAGE | target | ALL)
 
 
 @pytest.mark.parametrize("implicit", [False, True])

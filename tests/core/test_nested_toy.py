@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -151,6 +152,27 @@ def test_a_host_entry_that_vanished_before_its_flags_were_set() -> None:
     reached(nest, STORE, 0x35)
 
 
+def test_setting_flags_is_all_that_a_grubby_trap_asks_for() -> None:
+    nest = ToyNest(accessed_dirty=AccessedDirty.FAULT)
+    nest.map(3, DATA)
+    reached(nest, LOAD, 0x35)
+    points = list(nest.handler.handle(nest.nested, decode(Trap("GRUBBY", 2, 0x35, STORE))))
+    assert points == [Point.LOCK_NESTED, Point.LOCK, Point.UNLOCK, Point.UNLOCK_NESTED]
+    assert nest.shadow()[0x30][2] & GRUBBY
+
+
+def test_flags_are_not_set_in_a_shadow_that_the_host_has_no_page_for() -> None:
+    """The reverse map lost it: it is dropped as soon as the host sees it."""
+    nest = ToyNest(accessed_dirty=AccessedDirty.FAULT)
+    nest.map(3, DATA)
+    reached(nest, LOAD, 0x35)
+    nest.guest.rmap.clear()
+    nest.guest.table.remove(DATA)
+    assert sorted(nest.shadow()) == [0x30]
+    assert nest.handle(decode(Trap("GRUBBY", 2, 0x35, STORE))).verdict is Verdict.RESUME
+    assert nest.shadow() == {}
+
+
 def test_a_devices_address_is_emulated() -> None:
     nest = ToyNest()
     nest.guest.slots = Slots((Slot(0, DATA),))
@@ -198,6 +220,44 @@ def test_a_race_with_the_hosts_memory_is_tried_again(*, under_way: bool) -> None
     assert nest.shadow() == {}
 
 
+def test_a_race_while_the_host_makes_its_own_entry_is_tried_again() -> None:
+    nest = ToyNest()
+    nest.map(3, DATA)
+    tables = set(nest.allocator.used)
+    steps = nest.handler.handle(nest.nested, decode(Trap("NOPE", 2, 0x35, LOAD)))
+    while next(steps) is not Point.PREEMPT:
+        pass
+    nest.guest.begin_invalidation()
+    nest.guest.end_invalidation()
+    assert finish(steps).verdict is Verdict.RESUME
+    assert (nest.guest.table.lookup(DATA), nest.shadow()) == (None, {})
+    assert set(nest.allocator.used) == tables
+
+
+def test_a_race_gives_back_the_tables_that_were_made_for_it() -> None:
+    nest = ToyNest()
+    nest.map(3, DATA)
+    nest.guest.table.insert(DATA, PRESENT | PAGE | L1_AT + DATA | ALL, 1, nest.guest.table.prepare(DATA, 1))
+    tables = set(nest.allocator.used)
+    steps = nest.handler.handle(nest.nested, decode(Trap("NOPE", 2, 0x35, LOAD)))
+    while len(nest.allocator.used) == len(tables):
+        next(steps)
+    nest.guest.begin_invalidation()
+    assert finish(steps).verdict is Verdict.RESUME
+    assert set(nest.allocator.used) == tables
+
+
+def test_without_room_in_the_reverse_map_nothing_is_shadowed() -> None:
+    nest = ToyNest()
+    nest.map(3, DATA)
+    nest.guest.rmap.capacity = 0
+    assert nest.handle(decode(Trap("NOPE", 2, 0x35, LOAD))).verdict is Verdict.RESUME
+    assert nest.shadow() == {}
+    nest.guest.rmap.capacity = 1
+    reached(nest, LOAD, 0x35)
+    assert len(nest.guest.rmap) == 1
+
+
 def test_without_pages_for_tables_the_guest_tries_again() -> None:
     nest = ToyNest()
     nest.map(3, DATA)
@@ -219,6 +279,20 @@ def test_the_smaller_page_of_the_two(*, large_inner: bool, host_shift: int, shif
         nest.map(4, DATA)
     reached(nest, STORE, 0x45)
     assert nest.shadow() == {start: (L1_AT + DATA, shift, PRESENT | PAGE | L1_AT + DATA | ALL)}
+
+
+@pytest.mark.parametrize(("habit", "shift"), [(False, 4), (True, 6)])
+def test_a_large_page_across_the_end_of_a_slot(*, habit: bool, shift: int) -> None:
+    """The slot ends 32 bytes after DATA. Only by mistake does L2 reach the 32 bytes behind it."""
+    nest = ToyNest(6)
+    nest.guest.habits = attrs.evolve(nest.guest.habits, maps_beyond_slots=habit)
+    nest.guest.slots = Slots((Slot(0, DATA + 32),))
+    nest.upper(1, PRESENT | PAGE | DATA | ALL)
+    reached(nest, STORE, 0x45)
+    assert nest.shadow() == {0x40: (L1_AT + DATA, shift, PRESENT | PAGE | L1_AT + DATA | ALL)}
+    result, outcome, _ = nest.access(LOAD, 0x65)
+    assert isinstance(result, Mapping) is habit
+    assert (outcome and outcome.verdict) is (None if habit else Verdict.EMULATE)
 
 
 def test_a_page_below_the_hosts_own_is_refused() -> None:

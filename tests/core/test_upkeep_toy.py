@@ -11,18 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestmmu.access import Access
+from nestmmu.addresses import AssignedTag
 from nestmmu.errors import NestmmuError
 from nestmmu.faults import Fault
 from nestmmu.formats import AccessedDirty
 from nestmmu.mappings import Mapping
 from nestmmu.outcomes import Verdict
 from nestmmu.points import Point, finish
+from nestmmu.rmap import ReverseEntry
 from nestmmu.slots import LinearBacking, Slot
-from nestmmu.upkeep import age, dirty_log, flush_slot, is_young, replace_slot, set_dirty_log, take_dirty, unmap_range
+from nestmmu.upkeep import (
+    age,
+    dirty_log,
+    flush_slot,
+    is_young,
+    replace_slot,
+    set_dirty_log,
+    take_dirty,
+    unmap,
+    unmap_range,
+)
 from toy_arch.cpu import Trap
 from toy_arch.formats import GRUBBY, PAGE, PRESENT, USED
 from toy_arch.hypervisor import decode
-from toy_arch.nest import ALL, DATA, L1_AT, ToyNest
+from toy_arch.nest import ALL, DATA, L1_AT, L2_ASSIGNED, ToyNest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +45,12 @@ LOAD, STORE = Access.LOAD, Access.STORE
 FRAME = DATA >> 4
 
 
-def nest_of(pages: dict[int, int], backing_shift: int = 4, access: Access = STORE) -> ToyNest:
-    """Return a nest whose L2 has used these pages; they lead to DATA plus so many pages. The toy faults for flags."""
+def nest_of(pages: dict[int, int], backing_shift: int = 4) -> ToyNest:
+    """Return a nest whose L2 has written these pages; each leads to DATA plus so many. The toy faults for flags."""
     nest = ToyNest(backing_shift, AccessedDirty.FAULT)
     for page, target in pages.items():
         nest.map(page, DATA + 16 * target)
-        result, outcome, _ = nest.access(access, page << 4)
+        result, outcome, _ = nest.access(STORE, page << 4)
         assert isinstance(result, Mapping), outcome
     nest.host.flushes.clear()
     return nest
@@ -70,6 +82,17 @@ class TestUnmap:
         assert nest.guest.changed_since(snapshot)
         assert not nest.guest.changed_since(nest.guest.snapshot())
 
+    def test_a_shadow_that_leads_elsewhere_by_now_stays(self) -> None:
+        """The reverse map still has it under the frame that it led to before."""
+        nest = nest_of({3: 0})
+        nest.map(3, DATA + 16)
+        nest.nested.shadow.remove(0x30)
+        nest.access(STORE, 0x30)
+        assert nest.guest.rmap.frames() == [FRAME, FRAME + 1]
+        assert unmap(nest.guest, DATA)
+        assert nest.shadow()[0x30][0] == L1_AT + DATA + 16
+        assert nest.guest.rmap.frames() == [FRAME + 1]
+
     def test_where_nothing_is_mapped(self) -> None:
         nest = nest_of({})
         assert unmap_range(nest.guest, 0, 256) == 0
@@ -79,6 +102,21 @@ class TestUnmap:
         nest = nest_of({3: 0, 4: 3}, 6)
         assert unmap_range(nest.guest, DATA, DATA + 64) == 1
         assert nest.shadow() == {}
+
+    def test_whoever_looks_while_it_is_going_on_looks_again(self) -> None:
+        nest = nest_of({3: 0})
+        guest, seen = nest.guest, []
+        guest.table.flush = lambda _: seen.append(guest.changed_since(guest.snapshot()))
+        unmap_range(guest, DATA, DATA + 16)
+        assert seen == [True]
+        assert guest.invalidating == 0
+
+    @pytest.mark.parametrize("address", [DATA, DATA + 15])
+    def test_any_byte_of_a_page(self, address: int) -> None:
+        nest = nest_of({3: 0, 4: 1})
+        assert unmap(nest.guest, address)
+        assert not unmap(nest.guest, address)
+        assert sorted(nest.shadow()) == [0x40]
 
     def test_an_access_in_between_looks_again(self) -> None:
         """The fault found the host's page; it was unmapped before the fault took the lock."""
@@ -151,6 +189,17 @@ class TestDirty:
         assert nest.flush_log() == [(1, "page", DATA, 4), (2, "page", 0x30, 4)]
         assert not take_dirty(nest.guest, DATA)
 
+    def test_a_page_that_is_large_in_every_table(self) -> None:
+        """It is flushed as large as it is, whichever of its frames is asked for."""
+        nest = nest_of({}, 6)
+        nest.upper(1, PRESENT | PAGE | DATA | ALL)
+        nest.access(STORE, 0x55)
+        assert nest.shadow() == {0x40: (L1_AT + DATA, 6, PRESENT | PAGE | L1_AT + DATA | ALL)}
+        nest.host.flushes.clear()
+        assert take_dirty(nest.guest, DATA + 32)
+        assert shadow_flags(nest, 4) == (True, False)
+        assert nest.flush_log() == [(1, "page", DATA, 6), (2, "page", 0x40, 6)]
+
     def test_the_next_store_is_seen_and_a_load_is_none(self) -> None:
         nest = nest_of({3: 0})
         take_dirty(nest.guest, DATA)
@@ -190,6 +239,21 @@ def logged(nest: ToyNest) -> set[int]:
     assert found.dtype == np.uint8
     assert found.shape == (2,)
     return {page for page in range(16) if found[page // 8] >> page % 8 & 1}
+
+
+def log_bytes(nest: ToyNest, address: int) -> bytes:
+    """Return the log of the slot that holds ``address``."""
+    slot = nest.guest.slots.find(address)
+    assert slot is not None
+    return dirty_log(nest.guest, slot).tobytes()
+
+
+def split(nest: ToyNest, at: int) -> None:
+    """Make two slots of the one; both are logged, and nothing is unmapped."""
+    slots = nest.guest.slots
+    slots.remove(nest.slot)
+    slots.add(Slot(0, at, dirty_log=True))
+    slots.add(Slot(at, 256 - at, dirty_log=True))
 
 
 class TestDirtyLog:
@@ -232,6 +296,49 @@ class TestDirtyLog:
         assert nest.guest.dirty == set()
         nest.access(STORE, 0x30)
         assert [leaf.page_shift for leaf in nest.guest.table.table.leaves()] == [6]
+
+    @pytest.mark.parametrize("unmapped", [False, True])
+    def test_each_slot_has_a_log_of_its_own(self, *, unmapped: bool) -> None:
+        """0x70 is the last of eight pages of the lower slot, DATA + 16 the second of the upper one."""
+        nest = nest_of({3: 1, 4: -1})
+        split(nest, DATA)
+        if unmapped:
+            unmap_range(nest.guest, 0, 256)
+        assert log_bytes(nest, DATA) == b"\x02"
+        assert log_bytes(nest, DATA) == b"\x00"
+        assert log_bytes(nest, 0) == b"\x80"
+        assert log_bytes(nest, 0) == b"\x00"
+
+    def test_a_large_page_is_named_as_a_whole(self) -> None:
+        nest = nest_of({3: 5}, 6)
+        split(nest, DATA)
+        assert log_bytes(nest, DATA) == b"\xf0"
+
+    @pytest.mark.parametrize(("address", "log"), [(0, b"\x00\x03"), (DATA + 32, b"\x03")])
+    def test_of_a_large_page_across_two_slots_each_names_its_part(self, address: int, log: bytes) -> None:
+        """Four pages from DATA on; the upper slot begins at the third. The lower has 10 pages, the upper 6."""
+        nest = nest_of({3: 0}, 6)
+        split(nest, DATA + 32)
+        assert log_bytes(nest, address) == log
+
+    def test_switching_one_off_leaves_the_others(self) -> None:
+        nest = nest_of({3: 0, 4: -1})
+        split(nest, DATA)
+        unmap_range(nest.guest, 0, 256)
+        set_dirty_log(nest.guest, Slot(DATA, DATA, dirty_log=True), on=False)
+        assert log_bytes(nest, DATA) == b"\x00"
+        assert log_bytes(nest, 0) == b"\x80"
+
+    @pytest.mark.parametrize("unmapped", [False, True])
+    def test_switching_it_on_again_loses_nothing(self, *, unmapped: bool) -> None:
+        nest = nest_of({})
+        slot = set_dirty_log(nest.guest, nest.slot, on=True)
+        nest.map(3, DATA)
+        nest.access(STORE, 0x30)
+        if unmapped:
+            unmap_range(nest.guest, 0, 256)
+        set_dirty_log(nest.guest, slot, on=True)
+        assert logged(nest) == {8}
 
     @settings(max_examples=60)
     @given(st.lists(st.tuples(st.sampled_from(["store", "load", "log", "unmap"]), st.integers(0, 7)), max_size=30))
@@ -276,6 +383,14 @@ class TestSlots:
         _, outcome, _ = nest.access(LOAD, 0x35)
         assert outcome is not None
         assert (outcome.verdict, outcome.address) == (Verdict.EMULATE, DATA + 5)
+
+    def test_what_the_reverse_map_has_of_a_deleted_slot_is_forgotten(self) -> None:
+        """Also what is out of date: the host has no page at the first of these frames."""
+        nest = nest_of({})
+        for frame in (FRAME - 1, FRAME, 16):
+            nest.guest.rmap.insert(frame, ReverseEntry(AssignedTag(L2_ASSIGNED), 0x30))
+        replace_slot(nest.guest, nest.slot, None)
+        assert nest.guest.rmap.frames() == [16]
 
     def test_a_slot_is_moved(self) -> None:
         """What L1 maps beyond the new slot is a device's; what is behind the rest is found again."""

@@ -54,6 +54,8 @@ _EA_UNUSED = 0x3FF0000000000000
 _EA_WITHOUT_QUADRANT = 0x3FFFFFFFFFFFFFFF
 _REAL_ADDRESS = 0x0FFFFFFFFFFFFFFF
 _PAGE_OF_NOTHING = 64
+_NO_TREE = 0
+"""Index bits of a root that translates nothing: a tree of another size than 52 bits is a configuration fault."""
 
 _LOAD, _STORE, _FETCH = Access.LOAD, Access.STORE, Access.FETCH
 _RC = REFERENCE | CHANGE
@@ -86,6 +88,8 @@ class _Partition:
 
     def __init__(self, cpu: Power9Radix, dw0: int) -> None:
         base, bits = radix_root(dw0)
+        if dw0 & RTS != RTS_52_BITS:
+            bits = _NO_TREE
         self.table = RadixTable(cpu.partition_walker, Root(base, bits))
         self.memory = TranslatedMemory(cpu.memory, self.table, "guest real")
         self.locate = self.memory.locator()

@@ -115,11 +115,12 @@ class KvmHostFaults(HostFaultHandler):
     """A fault of L1 on L0's table for it (``kvmppc_book3s_radix_page_fault``)."""
 
     def refuses(self, exit_: Exit) -> Outcome | None:
-        """Return the outcome of a bad access, which is the guest's own, or of an unsupported configuration."""
+        """Return the outcome of an unsupported configuration, or of a bad access, which is the guest's own."""
         record: HvExit = exit_.record
-        if record.dsisr & DSISR_BADACCESS:
+        refused = super().refuses(exit_)
+        if refused is None and record.dsisr & DSISR_BADACCESS:
             return Outcome(Verdict.INJECT, fault=exit_.fault)
-        return super().refuses(exit_)
+        return refused
 
 
 class KvmHv(Hypervisor):

@@ -31,6 +31,7 @@ class Quirk(enum.Flag):
     PARTITION_TABLE_STAYS_CACHED = enum.auto()
     WALK_FLUSH_FLUSHES_ALL = enum.auto()
     COPY_FROM_ZERO = enum.auto()
+    MIXED_ENDIAN_EXIT_FAILS = enum.auto()
 
     LINUX_6_1 = (
         BASE_PAGES_UNDER_GIGANTIC
@@ -48,6 +49,7 @@ class Quirk(enum.Flag):
         | PARTITION_TABLE_STAYS_CACHED
         | WALK_FLUSH_FLUSHES_ALL
         | COPY_FROM_ZERO
+        | MIXED_ENDIAN_EXIT_FAILS
     )
 
 
@@ -125,6 +127,10 @@ _WHAT: dict[Quirk, tuple[str, str]] = {
         "kvmhv_copy_tofrom_guest_nested",
         "with neither pointer given, L2's memory is written from L1's address 0.",
     ),
+    Quirk.MIXED_ENDIAN_EXIT_FAILS: (
+        "kvmhv_write_guest_state_and_regs",
+        "an L1 of the other byte order gets H_AUTHORITY, and nothing of what its L2 did.",
+    ),
 }
 """The kernel function that has the quirk, and what it does there."""
 
@@ -144,6 +150,7 @@ _INVARIANTS: dict[Quirk, Invariant | str] = {
     Quirk.PARTITION_TABLE_STAYS_CACHED: Invariant.INVALIDATION,
     Quirk.WALK_FLUSH_FLUSHES_ALL: "flushing more than was asked for is always allowed",
     Quirk.COPY_FROM_ZERO: "L1 may write its own guest's memory; the request is only an odd one",
+    Quirk.MIXED_ENDIAN_EXIT_FAILS: Invariant.PROGRESS,
 }
 """The invariant that a quirk breaks, or why it breaks none."""
 

@@ -8,8 +8,13 @@ from hypothesis import strategies as st
 from ppc64_fixture import LEAF_64K, Fixture, N
 
 from nestmmu.access import Access
+from nestmmu.formats import AccessedDirty
 from nestmmu.mappings import Mapping
+from nestmmu_ppc64_book3s.interrupts import Interrupt
+from nestmmu_ppc64_book3s.registers import MSR_SF, Registers
 from nestmmu_ppc64_radix.composer import KvmComposer
+from nestmmu_ppc64_radix.cpu import Power9Radix, Reached
+from nestmmu_ppc64_radix.exits import HvExit
 from nestmmu_ppc64_radix.formats import POWER9
 from nestmmu_ppc64_radix.quirks import Quirk
 from nestmmu_ppc64_radix.rmap_words import words
@@ -117,6 +122,23 @@ def test_a_load_leaves_l0s_entry_alone_tc17() -> None:
     fixture.plant_l0(0x180050000, 0xC000000580050105)
     fixture.handle(fixture.load())
     assert fixture.l0_leaf(0x180050000) == (0xC000000580050105, 16)
+
+
+def test_an_aged_entry_of_l0_makes_the_cpu_ask_for_reference_tc19() -> None:
+    fixture = Fixture()
+    fixture.plant_l0(0x180050000, 0xC000000580050087)
+    fixture.handle(fixture.load())
+    registers = Registers(msr=MSR_SF, ptcr=fixture.host.ptcr, lpidr=7)
+    cpu = Power9Radix(registers, fixture.memory, reference_change=AccessedDirty.FAULT)
+    interrupt = cpu.access(Access.LOAD, N)
+    assert isinstance(interrupt, Interrupt)
+    assert (interrupt.vector, interrupt.get("hdsisr"), interrupt.get("asdr")) == (0xE00, 0x00040000, N)
+    fixture.handle(HvExit.from_interrupt(interrupt))
+    assert fixture.l0_leaf(0x180050000) == (0xC000000580050187, 16)
+    assert fixture.shadow() == (0xC000000580050107, 16)
+    reached = cpu.access(Access.LOAD, N)
+    assert isinstance(reached, Reached)
+    assert reached.address == 0x580056789
 
 
 def mapping(address: int, entry: int, shift: int) -> Mapping:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import struct
 
-from ppc64_fixture import CountingMemory
+from ppc64_fixture import GPA_TO_HPA, HOST_PTCR, PUD, SHADOW_LPID, CountingMemory, Fixture
 
 from nestmmu.access import Access
 from nestmmu.formats import AccessedDirty
 from nestmmu.memory import PhysicalMemory, TranslatedMemory
+from nestmmu.outcomes import Verdict
 from nestmmu.radix import RadixTable, RadixWalker, Root
+from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF, Registers
 from nestmmu_ppc64_radix.cpu import Power9Radix, Reached
+from nestmmu_ppc64_radix.exits import HvExit
 from nestmmu_ppc64_radix.formats import POWER9
 
 PATE_WORDS = 2
@@ -63,6 +66,8 @@ def test_one_scope_reads_4() -> None:
 
 GUEST = 0x4000_0000
 GUEST_TABLES, GUEST_END, DATA = 0x100000, 0x130000, 0x800000
+PROCESS_TABLE = 0x0300_0000
+"""Of the fixture's L2, in L2's memory."""
 
 
 def two_dimensional(memory: PhysicalMemory) -> Registers:
@@ -87,6 +92,29 @@ def test_two_scopes_with_the_process_table_read_29_tn15() -> None:
     result = cpu.access(Access.LOAD, 0x5678)
     assert isinstance(result, Reached)
     assert result.address == GUEST + DATA + 0x678
+    assert len(memory.loads) - PATE_WORDS == (1 + 4) * (4 + 1) + 4 == 29
+
+
+def test_l2_with_a_shadow_reads_29_again() -> None:
+    """L1 maps L2's first GiB in one page, L0 in pages of 64 KiB: so the shadow's walks have four levels."""
+    memory = CountingMemory()
+    nest = Fixture(memory=memory)
+    nest.word(PUD, 3 << 62 | GUEST | 0x187)
+    process = Builder(memory, GPA_TO_HPA + GUEST, PROCESS_TABLE + 0x10000)
+    process_root = process.table(1 << 16)
+    process.word(PROCESS_TABLE + 16 * 3, 0x4000_0000_0000_00AD | process_root)
+    process.map(process_root, 0x5000, DATA)
+    nest.host.update_ptbl_cache(nest.guest, nest.nested)  # as L2's entry does
+    registers = Registers(msr=MSR_SF | MSR_IR | MSR_DR, ptcr=HOST_PTCR, lpidr=SHADOW_LPID, pidr=3)
+    cpu = Power9Radix(registers, memory)
+    faults = 0
+    while isinstance(result := cpu.access(Access.LOAD, 0x5678), Interrupt):
+        assert nest.handle(HvExit.from_interrupt(result)).verdict is Verdict.RESUME
+        faults += 1
+    assert result.address == GPA_TO_HPA + GUEST + DATA + 0x678
+    assert faults == 4  # one for each page of 64 KiB: the process table, the root, the tables after it, the data
+    memory.loads.clear()
+    cpu.access(Access.LOAD, 0x5678)
     assert len(memory.loads) - PATE_WORDS == (1 + 4) * (4 + 1) + 4 == 29
 
 

@@ -154,6 +154,25 @@ def test_a_large_leaf_takes_the_place_of_a_table_t7_te9(quirks: Quirk, addresses
     assert len(fixture.allocator.used) == used - 1
 
 
+@pytest.mark.parametrize(
+    ("quirks", "flushes", "shadowed"),
+    [
+        pytest.param(Quirk.LINUX_6_1, [(1, "page", 0x580050000, 16)], [(5, PAGE)], id="T7-K-B15"),
+        pytest.param(Quirk.NONE, [(1, "page", 0x180050000, 16), (7, "page", PAGE, 16)], [], id="T7-C"),
+    ],
+)
+def test_a_large_leaf_of_l0s_takes_the_place_of_a_table(
+    quirks: Quirk, flushes: list[tuple[int, str, int, int]], shadowed: list[tuple[int, int]]
+) -> None:
+    """At the wrong address, the kernel finds neither the page in the TLB nor the frame's reverse map."""
+    fixture = Fixture(quirks)
+    fixture.handle(fixture.store())
+    fixture.plant_l0(0x180000000, 0xC000000580000187, 21)
+    assert fixture.flush_log() == [(1, "walk cache", 0, 0), *flushes]
+    assert fixture.rmap(0x18005) == shadowed
+    assert (fixture.shadow() is not None) == bool(shadowed)
+
+
 def test_a_leaf_of_1g_gives_way_to_one_of_2m_te10() -> None:
     fixture = Fixture()
     insert(fixture, 0x100000000, 0xC000000580000187, 30)

@@ -133,8 +133,9 @@ def test_freeing_a_whole_tree_flushes_no_page_i9() -> None:
 class TestNativeFault:
     """I14."""
 
-    def test_unsupported_configuration(self) -> None:
-        assert return_code(fault(Fixture(), 0x00080000)) == -14
+    @pytest.mark.parametrize("dsisr", [0x00080000, 0x040C0000], ids=["alone", "before-any-other-cause"])
+    def test_unsupported_configuration(self, dsisr: int) -> None:
+        assert return_code(fault(Fixture(), dsisr)) == -14
 
     def test_bad_access_is_the_guests_own(self) -> None:
         fixture = Fixture()

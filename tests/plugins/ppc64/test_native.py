@@ -150,6 +150,27 @@ class TestPartitionTable:
         interrupt = machine.interrupt(ptcr=1 << 41 | 4)
         assert (interrupt.vector, interrupt.get("hdsisr"), interrupt.get("asdr")) == (0xE00, 0x00080000, EA)
 
+    @pytest.mark.parametrize(
+        "word",
+        [
+            pytest.param(0x4000_0000_0000_008D, id="RTS-20"),
+            pytest.param(0x6000_0000_0000_00AD, id="RTS-29"),
+            pytest.param(0x4000_0000_0000_00AC, id="RPDS-12"),
+        ],
+    )
+    def test_a_tree_of_another_size(self, word: int) -> None:
+        """In real mode, and while the process table is read."""
+        machine = Machine()
+        machine.real(PARTITION_TABLE + 16 * LPID, 1 << 63 | word | PARTITION_ROOT)
+        table = machine.interrupt()
+        assert (table.vector, table.get("hdsisr"), table.get("asdr")) == (
+            0xE00,
+            0x000A0000,
+            PROCESS_TABLE + 16 * PID,
+        )
+        operand = machine.interrupt(STORE, 0x1000, msr=MSR_SF)
+        assert (operand.vector, operand.get("hdsisr"), operand.get("asdr")) == (0xE00, 0x02080000, 0x1000)
+
     def test_a_fetch_is_a_hisi(self) -> None:
         interrupt = Machine().interrupt(FETCH, ptcr=PARTITION_TABLE, lpidr=256)
         assert (interrupt.vector, interrupt.get("hsrr0")) == (0xE20, EA)
@@ -391,6 +412,15 @@ class TestReferenceAndChange:
         assert interrupt.get("hdsisr") == 0x08000000 | 0x00020000 | 0x02000000
         assert interrupt.get("asdr") == PROCESS_PTE + 8 * 5
 
+    def test_its_own_update_changes_the_page_that_holds_the_entry(self) -> None:
+        machine = Machine(guarded_updates=True)
+        machine.leaf(3 << 62 | 0x4000_0000 | PAGE | 0x007)
+        for index in (0, 1):
+            machine.real(PARTITION_PUD + 8 * index, 3 << 62 | HOST + (index << 30) | 0x107)
+        machine.reached(LOAD)
+        words = [int.from_bytes(machine.memory.read(PARTITION_PUD + 8 * index, 8), "big") for index in (0, 1)]
+        assert [word & 0x180 for word in words] == [0x180, 0x100]
+
     def test_and_for_a_fetch_it_is_told_by_hisi_write(self) -> None:
         machine = Machine(guarded_updates=True)
         machine.leaf(3 << 62 | PAGE | 0x007)
@@ -405,3 +435,72 @@ class TestReferenceAndChange:
         machine.real(PARTITION_PUD, 3 << 62 | HOST | 0x185)
         assert machine.reached(LOAD) == HOST + PAGE + 0x6789
         assert machine.read_leaf() & 0x180 == 0x100
+
+
+@pytest.mark.parametrize("leaf", [0, 3 << 62 | 0x1_0804_0000 | 0x187])
+def test_which_bits_of_the_msr_an_interrupt_keeps(leaf: int) -> None:
+    """In both scopes: all of them for data; for a fetch those outside 0x783F0000, as VEC and VSX are."""
+    machine = Machine()
+    machine.leaf(leaf)
+    vec_and_vsx, lost = 0x0280_0000, 0x0030_0000
+    msr = MSR | vec_and_vsx | lost
+    prefix = "h" if leaf else ""
+    assert machine.interrupt(LOAD, msr=msr).get(f"{prefix}srr1") == msr
+    assert machine.interrupt(FETCH, msr=msr).get(f"{prefix}srr1") == MSR | vec_and_vsx | 0x4000_0000
+
+
+CHECKS = {
+    1: (0x380, 0x480, 0),
+    2: (0xE00, 0xE20, 0x00080000),
+    4: (0x300, 0x400, 0x00080000),
+    5: (0x300, 0x400, 0x40000000),
+    6: (0xE00, 0xE20, 0x40020000),
+    7: (0xE00, 0xE20, 0x40020000),
+    8: (0x300, 0x400, 0x00080000),
+    9: (0x300, 0x400, 0x40000000),
+    11: (0, 0x400, 0x10000000),
+    14: (0x300, 0x400, 0x10000000),
+    15: (0x300, 0x400, 0x00040000),
+    16: (0xE00, 0xE20, 0x40000000),
+}
+"""The rows of 2.2 that make an interrupt of their own (3 is as 2, 10 masks, 12 and 13 lead to 14): vector of a load,
+vector of a fetch, cause of a fetch."""
+LOAD_CAUSES = {row: cause for row, (_, _, cause) in CHECKS.items()} | {14: 0x08000000}
+CHECKED_ASDR = {2: EA, 6: 0x1_0300_02A0, 16: 0x1_0804_6789}
+PAIRS = [(first, second) for first in CHECKS for second in CHECKS if first <= second]
+
+
+class TestOrderOfChecks:
+    """Each two checks of 2.2 failing at once: the one that stands first in the table decides."""
+
+    def broken(self, rows: tuple[int, ...], access: Access) -> Interrupt:
+        beyond = {row: 1 << 32 if row in rows else 0 for row in (6, 7, 16)}
+        machine = Machine(reference_change=AccessedDirty.FAULT)
+        machine.real(PARTITION_TABLE + 16 * LPID + 8, PROCESS_TABLE | 4 | beyond[6] | (0x1000 if 4 in rows else 0))
+        machine.guest(PROCESS_ROOT, 1 << 63 | PROCESS_PUD | beyond[7] | (8 if 8 in rows else 9))
+        if 9 in rows:
+            machine.guest(PROCESS_PUD + 8 * 4, 0)
+        attribute, permissions = 0x20 if 11 in rows else 0, 0 if 14 in rows else 7
+        machine.leaf(3 << 62 | PAGE | beyond[16] | (0 if 15 in rows else 0x180) | attribute | permissions)
+        interrupt = machine.interrupt(
+            access,
+            EA | (1 << 52 if 1 in rows else 0),
+            ptcr=PARTITION_TABLE | (25 if 2 in rows else 4),
+            pidr=4096 if 5 in rows else PID,
+        )
+        if rows[0] in CHECKED_ASDR:
+            assert interrupt.get("asdr") == CHECKED_ASDR[rows[0]]
+        return interrupt
+
+    @pytest.mark.parametrize("rows", [pair for pair in PAIRS if 11 not in pair])
+    def test_a_load(self, rows: tuple[int, int]) -> None:
+        interrupt = self.broken(rows, LOAD)
+        assert interrupt.vector == CHECKS[rows[0]][0]
+        assert interrupt.get("hdsisr") | interrupt.get("dsisr") == LOAD_CAUSES[rows[0]]
+
+    @pytest.mark.parametrize("rows", PAIRS)
+    def test_a_fetch(self, rows: tuple[int, int]) -> None:
+        interrupt = self.broken(rows, FETCH)
+        _, vector, cause = CHECKS[rows[0]]
+        assert interrupt.vector == vector
+        assert interrupt.get("hsrr1") | interrupt.get("srr1") == MSR | cause

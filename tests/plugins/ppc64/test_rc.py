@@ -80,6 +80,21 @@ def test_together_with_no_translation(shadow: int | None) -> None:
     assert state(fixture) == (0x187, None if shadow is None else 0x187)
 
 
+@pytest.mark.parametrize(
+    ("more", "shadow"),
+    [
+        pytest.param(0, 0x105, id="alone"),
+        pytest.param(NOHPTE, 0x107, id="TD6-NOHPTE"),
+        pytest.param(0x08000000, 0x107, id="PROTFAULT"),
+        pytest.param(0x00100000, 0x107, id="BAD_FAULT_64S"),
+    ],
+)
+def test_what_else_was_wrong_is_mended_by_an_insertion_step_6(more: int, shadow: int) -> None:
+    fixture = nest(0x187, 0x105)
+    assert fixture.handle(fixture.load(SET_RC | more)).verdict is Verdict.RESUME
+    assert state(fixture) == (0x187, shadow)  # a load's leaf is ...107; ORed into ...105
+
+
 def test_any_address_in_a_large_page_sets_its_one_leaf_td8() -> None:
     fixture = Fixture(backing_shift=21)
     fixture.leaf(0xC000000180000187, "2M")

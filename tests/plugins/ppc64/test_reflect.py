@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ppc64_fixture import (
+    GPA_TO_HPA,
     HDAR,
     HOST_PTCR,
     HSRR1_FETCH,
@@ -15,20 +16,36 @@ from ppc64_fixture import (
     PATE_DW0,
     PATE_DW1,
     PC,
+    PMD_ENTRY,
+    PTE_ENTRY,
     PUD_ENTRY,
+    ROOT_ENTRY,
     SHADOW_LPID,
     CountingMemory,
     Fixture,
     N,
 )
 
+from nestmmu.addresses import AssignedTag, HardwareTag
 from nestmmu.faults import FaultKind
+from nestmmu.memory import PhysicalMemory
 from nestmmu.outcomes import Outcome, Verdict
+from nestmmu.points import finish
 from nestmmu_ppc64_radix.exits import ERRNO, HvExit, decode, inject, reflect, return_code
 from nestmmu_ppc64_radix.guest_state import HvGuestState, PtRegs, save_return_state
 from nestmmu_ppc64_radix.quirks import Quirk
 
 RESUME_GUEST, RESUME_HOST = 0, 2
+
+
+class PateMemory(PhysicalMemory):
+    """A memory that counts how often L1's PATE for L2 is read."""
+
+    pate_reads = 0
+
+    def read(self, address: int, size: int) -> bytes:
+        self.pate_reads += address == PATE_ADDRESS + GPA_TO_HPA
+        return super().read(address, size)
 
 
 def seen(fixture: Fixture, record: HvExit, quirks: Quirk = Quirk.LINUX_6_1) -> HvExit:
@@ -47,6 +64,45 @@ def test_pate_that_is_not_there_is_read_again_then_the_fault_goes_to_l1_tb1() ->
     shown = seen(fixture, record)
     assert (shown.dsisr, shown.asdr) == (NOHPTE, 0x123456000)
     assert shown == record
+
+
+def test_pate_is_read_once_for_a_fault_that_finds_none_cached_tb1() -> None:
+    memory = PateMemory()
+    fixture = Fixture(memory=memory)
+    fixture.word(PATE_ADDRESS, 0)
+    for reads in (1, 2):  # by the first fault and, as there was none, by the second
+        fixture.handle(fixture.load())
+        assert memory.pate_reads == reads
+    fixture.word(PATE_ADDRESS, PATE_DW0)
+    for _ in range(2):  # now it is cached
+        fixture.handle(fixture.load())
+        assert memory.pate_reads == 3
+
+
+def test_zero_alone_means_that_there_is_no_pate_p5() -> None:
+    fixture = Fixture()
+    fixture.word(PATE_ADDRESS, 0x40000000020000AD)  # HR is 0
+    assert fixture.handle(fixture.load()).verdict is Verdict.RESUME
+    assert fixture.shadow() == (0xC000000580050107, 16)
+
+
+@pytest.mark.parametrize(("lpid", "verdict"), [(255, Verdict.RESUME), (256, Verdict.REFLECT)])
+def test_partition_table_of_256_entries_p1(lpid: int, verdict: Verdict) -> None:
+    fixture = Fixture()
+    fixture.guest.ptcr = 0x01000000
+    fixture.word(0x01000000 + 16 * lpid, PATE_DW0)
+    nested = fixture.host.add_nested(fixture.guest, AssignedTag(lpid), HardwareTag(9))
+    outcome = finish(fixture.handler.handle(nested, decode(fixture.load())))
+    assert outcome.verdict is verdict
+    assert nested.gr_to_hr == (PATE_DW0 if lpid == 255 else 0)
+
+
+@pytest.mark.parametrize("word", [ROOT_ENTRY, PUD_ENTRY, PMD_ENTRY, PTE_ENTRY])
+def test_l1_cannot_tell_at_which_level_an_entry_is_missing(word: int) -> None:
+    fixture = Fixture()
+    fixture.word(word, 0)
+    shown = seen(fixture, fixture.store())
+    assert (shown.dsisr, shown.asdr) == (0x42000000, 0x123456000)
 
 
 def test_pate_that_came_later_is_taken_and_entered_in_l0s_table_tb2() -> None:
@@ -181,6 +237,14 @@ def test_a_table_of_l2s_outside_memory_is_l2s_own_fault_tb17() -> None:
     assert (interrupt.get("srr0"), interrupt.get("srr1")) == (PC, MSR)
 
 
+def test_a_bad_access_outside_l1s_memory_is_l2s_own_fault_step_8() -> None:
+    fixture = Fixture()
+    fixture.leaf(0xC000000300000187)
+    exit_ = decode(fixture.load(0x44000000))
+    interrupt = inject(fixture.handle_exit(exit_), exit_)
+    assert (interrupt.vector, interrupt.get("dsisr"), interrupt.get("dar")) == (0x300, 0x44000000, HDAR)
+
+
 def test_a_store_to_a_read_only_slot_is_l2s_own_fault_tb18() -> None:
     fixture = Fixture(read_only=True)
     record = fixture.store()
@@ -276,6 +340,31 @@ def test_layout_of_the_state(version: int, size: int, order: str) -> None:
     fields = [word(0), word(8, 4), word(12, 4), word(128), word(152), word(160), word(208)]
     assert fields == [version, 5, 3, 0x1122, 0x3344, 0x55, 0x66]
     assert HvGuestState.from_bytes(raw, order) == state  # type: ignore[arg-type]
+
+
+OFFSETS = {
+    "version": 0, "lpcr": 16, "pcr": 24, "amor": 32, "dpdes": 40, "hfscr": 48, "tb_offset": 56, "dawr0": 64,
+    "dawrx0": 72, "ciabr": 80, "hdec_expiry": 88, "purr": 96, "spurr": 104, "ic": 112, "vtb": 120, "hdar": 128,
+    "hdsisr": 136, "heir": 144, "asdr": 152, "srr0": 160, "srr1": 168, "sprg0": 176, "sprg1": 184, "sprg2": 192,
+    "sprg3": 200, "pidr": 208, "cfar": 216, "ppr": 224, "dawr1": 232, "dawrx1": 240,
+}  # fmt: skip
+"""Of the 64-bit fields, in bytes; section 1.2."""
+
+
+@pytest.mark.parametrize("name", OFFSETS)
+def test_offset_of_each_field_of_the_state(name: str) -> None:
+    at = OFFSETS[name]
+    raw = bytearray(248)
+    raw[at : at + 8] = (0x1122334455667788).to_bytes(8, "big")
+    assert getattr(HvGuestState.from_bytes(bytes(raw), "big"), name) == 0x1122334455667788
+
+
+@pytest.mark.parametrize("order", ["big", "little"])
+def test_layout_of_pt_regs(order: str) -> None:
+    """The kernel's ``struct pt_regs``: r0 to r31, then NIP at byte 256 and MSR at byte 264; 44 words."""
+    raw = PtRegs(gpr=list(range(100, 132)), nip=PC, msr=MSR).to_bytes(order)  # type: ignore[arg-type]
+    words = [int.from_bytes(raw[at : at + 8], order) for at in range(0, len(raw), 8)]  # type: ignore[arg-type]
+    assert words == [*range(100, 132), PC, MSR, *[0] * 10]
 
 
 def test_kinds_of_a_fault_are_read_out_of_hdsisr() -> None:

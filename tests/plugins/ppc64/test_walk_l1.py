@@ -111,6 +111,22 @@ def test_illegal_root_is_refused_before_anything_is_read(root: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "value", "reads"),
+    [
+        pytest.param(ROOT_ENTRY, 0x8000_0009_0000_0008, [ROOT_ENTRY], id="TA10-8"),
+        pytest.param(PMD_ENTRY, 0x8000_0009_0000_0004, [ROOT_ENTRY, PUD_ENTRY, PMD_ENTRY], id="TA11-4"),
+    ],
+)
+def test_a_table_of_a_wrong_width_is_refused_before_it_is_read_w3(word: int, value: int, reads: list[int]) -> None:
+    memory = CountingMemory()
+    fixture = Fixture(memory=memory)
+    fixture.word(word, value)  # the table lies outside memory: to read it were -EFAULT
+    memory.loads.clear()
+    assert walk_errno(refused(fixture)) == EINVAL
+    assert [address - GPA_TO_HPA for address in memory.loads] == reads
+
+
+@pytest.mark.parametrize(
     "entry",
     [
         pytest.param(0x4000_0001_8005_0187, id="TA14"),
@@ -186,6 +202,19 @@ def test_shadow_leaf_is_found_by_the_lpid_that_l1_assigned_w13() -> None:
     fixture.handle(fixture.load())
     assert sorted(fixture.guest.nested) == [5]
     assert fixture.guest.nested[fixture.nested.assigned].shadow.lookup(N) is not None
+
+
+@pytest.mark.parametrize(
+    ("entry", "shift"),
+    [(0xC000_0005_8005_0187, 16), (0xC000_0005_8000_0187, 21), (0xC000_0005_8000_0187, 30)],
+)
+def test_l0s_leaf_is_found_with_its_size_w14(entry: int, shift: int) -> None:
+    fixture = Fixture()
+    assert fixture.guest.table.lookup(0x1_8005_6789) is None
+    fixture.plant_l0(0x1_8005_6789, entry, shift)
+    found = fixture.guest.table.lookup(0x1_8005_6789)
+    assert found is not None
+    assert (found.output_address, found.page_shift, found.entry) == (0x5_8005_6789, shift, entry)
 
 
 def test_a_fault_of_an_unmapped_root_kind() -> None:

@@ -27,6 +27,8 @@ def lookup(fixture: Fixture, table: int, index: int) -> int:
     ("field", "index", "result"),
     [
         pytest.param(25, 0, -22, id="TA19-PRTS-25"),
+        pytest.param(25, 255, -22, id="TA19-PRTS-25-of-a-good-entry"),
+        pytest.param(24, 255, 0x1_8005_6789, id="W11-PRTS-24"),
         pytest.param(0, 256, -22, id="TA19-pid-256"),
         pytest.param(0, 255, 0x1_8005_6789, id="TA19-pid-255"),
         pytest.param(4, 4095, 0x1_8005_6789, id="W11-last"),
