@@ -326,6 +326,8 @@ class PowerNests(RuleBasedStateMachine):
             one.data = upkeep.set_dirty_log(one.guest, one.data, on=on)
             if not on:
                 one.written.clear()
+            else:  # large pages that were written before are reported whole
+                one.touched.update(range(DATA.base >> self.page_shift, DATA.end >> self.page_shift))
 
     @rule(number=NUMBERS)
     def take_log(self, number: int) -> None:
