@@ -1,0 +1,1 @@
+"""RISC-V with the hypervisor extension, as a plugin of nestmmu."""
