@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import typer
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from nestmmu.images import NestImage
     from nestmmu.memory import Memory
     from nestmmu.nests import Nest
-    from nestmmu.protocols import Cpu, Invalidator, Reflector, Replayer, WalkerFactory
+    from nestmmu.protocols import Cpu, CpuFactory, Invalidator, Reflector, Replayer, WalkerFactory
     from nestmmu.quirks import QuirkInfo
     from nestmmu.radix import RadixWalker
+    from nestmmu.stack import Machine
     from nestmmu.vectors import Vectors
 
 PROJECT = "nestmmu"
@@ -122,6 +123,21 @@ def nestmmu_replayer(vectors: Vectors) -> Replayer | None:
     0.1.
 
     :raises ~nestmmu.errors.InputError: naming the field that cannot be.
+    """
+
+
+@hookspec(firstresult=True)
+def nestmmu_machine(
+    arch: str, make_cpu: CpuFactory, announce: Callable[[Event], None], faithful: bool  # noqa: FBT001  (by name only)
+) -> Machine | None:
+    """Return what a stack of hypervisors of an architecture is built of.
+
+    Called by ``nestmmu demo``, and by whoever builds a :class:`~nestmmu.stack.Stack`. The first result counts. Since
+    0.1.
+
+    :param make_cpu: what to make the CPU with, so that wrappers of ``nestmmu_cpu`` are around it.
+    :param announce: what hypervisors tell events to.
+    :param faithful: whether hypervisors do as the modelled kernel does, mistakes included.
     """
 
 

@@ -167,6 +167,10 @@ class PhysicalMemory:
         """Return how many frames are kept."""
         return len(self._frames)
 
+    def holds(self, address: int) -> bool:
+        """Tell whether anything was ever stored in the frame of an address."""
+        return address >> FRAME_SHIFT in self._frames
+
     def readable_frames(self) -> dict[int, memoryview]:
         """Return the frames by number, live, for code that cannot pay for a call a load.
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nestmmu.protocols import Cpu, Invalidator, Reflector, Replayer
     from nestmmu.quirks import QuirkInfo
     from nestmmu.radix import RadixWalker
+    from nestmmu.stack import Machine
     from nestmmu.vectors import Vectors
 
 DISABLE = "NESTMMU_DISABLE_PLUGINS"
@@ -177,6 +178,12 @@ class Plugins:
     def replayer(self, vectors: Vectors) -> Replayer:
         """Return what makes recorded accesses again."""
         found: Replayer = self._first("nestmmu_replayer", vectors.arch, {"vectors": vectors})
+        return found
+
+    def machine(self, arch: str, *, faithful: bool = False) -> Machine:
+        """Return what a stack of hypervisors is built of."""
+        arguments = {"arch": arch, "make_cpu": self.cpu, "announce": self.announce, "faithful": faithful}
+        found: Machine = self._first("nestmmu_machine", arch, arguments)
         return found
 
     def quirks(self) -> list[QuirkInfo]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from nestmmu.access import Access
     from nestmmu.formats import AccessedDirty, RadixFormat
@@ -23,6 +23,16 @@ class WalkerFactory(Protocol):
         self, table_format: RadixFormat, memory: Memory, stage: str, accessed_dirty: AccessedDirty
     ) -> RadixWalker:
         """Return a walker (see the hook ``nestmmu_walker``)."""
+        ...
+
+
+class CpuFactory(Protocol):
+    """Makes CPUs; :meth:`~nestmmu.plugins.Plugins.cpu` is one."""
+
+    def __call__(
+        self, arch: str, registers: Mapping[str, int], memory: Memory, accessed_dirty: AccessedDirty
+    ) -> Any:  # noqa: ANN401  (with what the architecture's CPU has beside a Cpu's)
+        """Return a CPU (see the hook ``nestmmu_cpu``)."""
         ...
 
 

@@ -180,6 +180,10 @@ class TlbPlugin:
         self.stale: list[StaleHit] = []
         """The hits so far that the tables did not allow any more."""
 
+    def flush(self, flush: Flush) -> None:
+        """Give an invalidation to the TLB: for :attr:`~nestmmu.hypervisor.Hypervisor.listeners`."""
+        self.tlb.flush(flush)
+
     @hookimpl(wrapper=True)
     def nestmmu_cpu(self) -> Generator[None, Any, Cpu]:
         """Wrap the CPU that another plugin makes."""

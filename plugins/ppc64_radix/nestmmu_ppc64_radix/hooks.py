@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 from nestmmu.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from nestmmu.compose import Composer
+    from nestmmu.events import Event
     from nestmmu.formats import AccessedDirty, RadixFormat
     from nestmmu.images import NestImage
     from nestmmu.memory import Memory
     from nestmmu.nests import Nest
-    from nestmmu.protocols import Cpu, Reflector, Replayer, WalkerFactory
+    from nestmmu.protocols import Cpu, CpuFactory, Reflector, Replayer, WalkerFactory
     from nestmmu.quirks import QuirkInfo
+    from nestmmu.stack import Machine
     from nestmmu.vectors import Vectors
 
 ARCH = "ppc64_radix"
@@ -82,6 +84,19 @@ def nestmmu_replayer(vectors: Vectors) -> Replayer | None:
     from nestmmu_ppc64_radix.replay import RadixReplayer  # noqa: PLC0415  (lazy: see the module)
 
     return RadixReplayer(vectors)
+
+
+@hookimpl
+def nestmmu_machine(
+    arch: str, make_cpu: CpuFactory, announce: Callable[[Event], None], faithful: bool  # noqa: FBT001  (by name only)
+) -> Machine | None:
+    """Return KVM on KVM."""
+    if arch != ARCH:
+        return None
+    from nestmmu_ppc64_radix.quirks import Quirk  # noqa: PLC0415  (lazy: see the module)
+    from nestmmu_ppc64_radix.stack import PowerMachine  # noqa: PLC0415
+
+    return PowerMachine(make_cpu, announce, quirks=Quirk.LINUX_6_1 if faithful else Quirk.NONE)
 
 
 @hookimpl
