@@ -144,9 +144,7 @@ class Machine(Protocol):
     page_shifts: tuple[int, ...]
     """Log2 of the pages with which a hypervisor may map its guest."""
 
-    def level(
-        self, number: int, memory: Memory, backing: ChunkBacking, slot: Slot, parent: Level | None
-    ) -> Level:
+    def level(self, number: int, memory: Memory, backing: ChunkBacking, slot: Slot, parent: Level | None) -> Level:
         """Return a hypervisor in ``memory``, with one guest; its invalidations go to ``parent``."""
         ...
 
@@ -210,7 +208,10 @@ class Stack:
         return GuestMemory(self.physical, _AsRun(self, number), f"L{number} real")
 
     def where(self, number: int, address: int) -> int | None:
-        """Return where an address of L``number`` is in the machine's memory: the truth, by no table; None for no memory."""
+        """Return where an address of L``number`` is in the machine's memory, by no table: the truth.
+
+        :returns: in bytes; None for what is no memory.
+        """
         for level in reversed(self.levels[:number]):
             found = level.backing.where(address)
             if found is None:
@@ -245,7 +246,7 @@ class Stack:
                 return self.machine.reflect(level, outcome, left)
             if outcome.verdict is not Verdict.RESUME:
                 return Arrival(None, outcome, number)
-        message = f"L{number} handles one fault again and again: {left.fault}"
+        message = f"L{number} handles faults of {address:#x} again and again: {MOST_TRIES} times"
         raise LivelockError(message)
 
     def _run(self, number: int, tag: HardwareTag, access: Access, address: int) -> Left:

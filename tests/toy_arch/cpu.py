@@ -13,6 +13,7 @@ from toy_arch.formats import TOY
 
 if TYPE_CHECKING:
     from nestmmu.access import Access
+    from nestmmu.formats import RadixFormat
     from nestmmu.mappings import Mapping
     from nestmmu.memory import Memory
 
@@ -41,12 +42,18 @@ class ToyCpu:
     """A CPU; ``root_table`` is where the words of the roots are, four bytes a tag, in its memory."""
 
     def __init__(
-        self, memory: Memory, root_table: int, tag: int, accessed_dirty: AccessedDirty = AccessedDirty.UPDATE
+        self,
+        memory: Memory,
+        root_table: int,
+        tag: int,
+        accessed_dirty: AccessedDirty = AccessedDirty.UPDATE,
+        table_format: RadixFormat = TOY,
     ) -> None:
         self.memory = memory
         self.root_table = root_table
         self.tag = tag
-        self.walker = RadixWalker(TOY, memory, "toy table", accessed_dirty)
+        self.walker = RadixWalker(table_format, memory, "toy table", accessed_dirty)
+        self.root_bits = min(table_format.levels[0].index_bits)
 
     def trace(self, steps: list[Step] | None) -> None:
         self.walker.trace = steps
@@ -54,6 +61,6 @@ class ToyCpu:
     def access(self, access: Access, address: int) -> Mapping | Trap:
         base = self.memory.load(self.root_table + 4 * self.tag, 4, "little")
         try:
-            return RadixTable(self.walker, Root(base, 2)).translate(address, access)
+            return RadixTable(self.walker, Root(base, self.root_bits)).translate(address, access)
         except Fault as fault:
             return Trap(NAMES[fault.kind], self.tag, address, access)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from nestmmu.access import EXECUTE, READ, WRITE
 from nestmmu.formats import Level, Match, RadixFormat
 
@@ -32,3 +34,17 @@ TOY = RadixFormat(
     attributes=GLITTER,
     reserved=(Match(FORBIDDEN, FORBIDDEN),),
 )
+
+WIDE_WIDTHS = (4, 4, 4)
+
+WIDE = attrs.evolve(
+    TOY,
+    name="wide toy",
+    input_bits=24,
+    levels=(
+        Level("top", (4,), Match(PAGE, PAGE)),
+        Level("upper", (4,), Match(PAGE, PAGE)),
+        Level("lower", (4,), Match(PAGE, PAGE), may_table=False),
+    ),
+)
+"""The toy's entries on three levels, with pages of 1 MiB, 64 KiB and 4 KiB: room for hypervisors upon hypervisors."""

@@ -20,6 +20,7 @@ from toy_arch.formats import TOY, WIDTHS
 
 if TYPE_CHECKING:
     from nestmmu.allocator import PageAllocator
+    from nestmmu.formats import RadixFormat
     from nestmmu.memory import Memory
     from nestmmu.slots import Backing, Slots
 
@@ -47,8 +48,8 @@ class ToyFaults(NestedFaultHandler):
                 base = self.guest.memory.load(self.guest.root_table + 4 * nested.assigned, 4, "little")
             except OutsideMemoryError:
                 base = 0
-        walker = RadixWalker(TOY, self.guest.memory, "toy table")
-        nested.table = RadixTable(walker, Root(base, 2)) if base else None
+        walker = RadixWalker(nested.shadow.format, self.guest.memory, "toy table")
+        nested.table = RadixTable(walker, Root(base, nested.shadow.widths[0])) if base else None
         return base != 0
 
     def retries_first(self, exit_: Exit) -> bool:
@@ -64,8 +65,15 @@ class ToyGuest(Guest):
 class ToyHypervisor(Hypervisor):
     """Keeps a word a tag in its root table."""
 
-    def __init__(self, memory: Memory, allocator: PageAllocator, root_table: int) -> None:
-        super().__init__(memory, allocator, TOY, WIDTHS)
+    def __init__(
+        self,
+        memory: Memory,
+        allocator: PageAllocator,
+        root_table: int,
+        table_format: RadixFormat = TOY,
+        widths: tuple[int, ...] = WIDTHS,
+    ) -> None:
+        super().__init__(memory, allocator, table_format, widths)
         self.root_table = root_table
 
     def set_root(self, tag: int, base: int) -> None:
@@ -89,4 +97,4 @@ class ToyHypervisor(Hypervisor):
         self.set_root(nested.tag, 0)
 
     def handler(self, guest: ToyGuest) -> ToyFaults:
-        return ToyFaults(guest, RadixComposer(TOY, WIDTHS), self.tell)
+        return ToyFaults(guest, RadixComposer(self.walker.format, self.widths), self.tell)

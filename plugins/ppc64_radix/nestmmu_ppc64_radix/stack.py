@@ -23,7 +23,7 @@ from nestmmu_ppc64_book3s.tlbie import IS_LPID, IS_PAGE, RIC_ALL, RIC_PWC, RIC_T
 from nestmmu_ppc64_radix.exit_path import Circumstances, Handler, decide
 from nestmmu_ppc64_radix.exits import RESUME_HOST, HvExit, decode, reflect
 from nestmmu_ppc64_radix.guest_state import PT_REGS_BYTES, VERSION_BYTES, HvGuestState, PtRegs
-from nestmmu_ppc64_radix.kvm import KvmGuest, KvmHostFaults, KvmHv, KvmNestedGuest
+from nestmmu_ppc64_radix.kvm import KvmHostFaults, KvmHv, KvmNestedGuest
 from nestmmu_ppc64_radix.nested_entry import L1Vcpu, L2Exit, L2Vcpu, NestedEntry
 from nestmmu_ppc64_radix.nested_hcalls import NestedHcalls
 from nestmmu_ppc64_radix.quirks import Quirk
@@ -105,7 +105,7 @@ class PowerMachine:
     """
 
     layout = Layout(low=0x2_0000, tables=16 << 20, chunk=2 << 20, work=8 << 20)
-    page_shifts = (16, 21)
+    page_shifts: tuple[int, ...] = (16, 21)
     """Log2 of the pages with which a level may map its guest."""
 
     def __init__(
@@ -131,9 +131,7 @@ class PowerMachine:
         ptcr = PARTITION_TABLE | KVM_NESTED_PATS
         host = KvmHv(memory, allocator, page_shift=self.page_shift, ptcr=ptcr, quirks=self.quirks)
         if isinstance(parent, KvmLevel):
-            host = KvmOnKvm(
-                memory, allocator, page_shift=self.page_shift, ptcr=ptcr, quirks=self.quirks, parent=parent
-            )
+            host = KvmOnKvm(memory, allocator, page_shift=self.page_shift, ptcr=ptcr, quirks=self.quirks, parent=parent)
         else:
             registers = {"msr": MSR_SF, "ptcr": ptcr}
             self.cpu = self.make_cpu(ARCH, registers, memory, AccessedDirty.FAULT)
@@ -145,17 +143,18 @@ class PowerMachine:
             raise NestmmuError(message)
         guest = host.create_guest(tag, Slots((slot,)), backing)
         nested = NestedGuests[KvmNestedGuest](host, guest, tags, lambda: 1 << (guest.ptcr & PATS) + 8)
+        vcpu = L1Vcpu(msr=MSR_SF, byteorder=self.byteorder)
         made = KvmLevel(
             number, host, guest, nested, backing, KvmHostFaults(guest), host.nested_faults(guest),
             hcalls=NestedHcalls(host, guest, nested),
-            entry=NestedEntry(host, guest, nested, L1Vcpu(msr=MSR_SF, byteorder=self.byteorder), byteorder=self.byteorder),
+            entry=NestedEntry(host, guest, nested, vcpu, byteorder=self.byteorder),
         )  # fmt: skip
         self.levels.append(made)
         return made
 
     def attempt(self, tag: HardwareTag, access: Access, address: int) -> Left:
         """Do one access in guest real mode with that LPID."""
-        self.cpu.registers.lpidr = tag  # type: ignore[attr-defined]
+        self.cpu.registers.lpidr = tag
         result = self.cpu.access(access, address)
         if isinstance(result, Interrupt):
             return decode(HvExit.from_interrupt(result))
