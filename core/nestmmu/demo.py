@@ -22,6 +22,7 @@ from nestmmu.outcomes import Verdict
 from nestmmu.quirks import Invariant
 from nestmmu.stack import Stack
 from nestmmu.tlb import TlbPlugin
+from nestmmu.walk_cache import WalkCachePlugin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,10 +60,12 @@ class Demo:
     def __init__(self, plugins: Plugins, arch: str, depth: int, seed: int, *, faithful: bool = False) -> None:
         self.random = random.Random(seed)  # noqa: S311  (a workload, not a secret)
         self.caches = TlbPlugin()
+        self.walks = WalkCachePlugin()
         plugins.register(self.caches, "the demo's TLB")
+        plugins.register(self.walks, "the demo's page-walk cache")
         machine = plugins.machine(arch, faithful=faithful)
         self.stack = Stack(machine, depth, [self.random.choice(machine.page_shifts) for _ in range(depth)])
-        self.stack.levels[0].hypervisor.listeners.append(self.caches.flush)
+        self.stack.levels[0].hypervisor.listeners += [self.caches.flush, self.walks.flush]
         self.work = machine.layout.work
         self.chunk = machine.layout.chunk
         self.slots: list[Slot] = [next(iter(level.guest.slots)) for level in self.stack.levels]
@@ -105,9 +108,10 @@ class Demo:
             for one in violations(level.guest):
                 yield level.number, one
         self.stack.quiet = False
-        for stale in self.caches.stale:
+        for stale in (*self.caches.stale, *self.walks.stale):
             yield 0, Violation(Invariant.INVALIDATION, f"stale: {stale}")
         self.caches.stale.clear()
+        self.walks.stale.clear()
 
     def _access(self) -> list[Violation]:
         """Load, store or fetch somewhere, seldom beyond the memory, and look whether it was what was stored."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nestmmu.addresses import AssignedTag, HardwareTag, align_down
 from nestmmu.habits import NO_HABITS
+from nestmmu.placement import Placement
 from nestmmu.rmap import ReverseMap
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class NestedGuest:
         self.shadow = shadow
         self.references = 1
         """Who holds it: the guest's own table of nested guests, and whoever uses it now."""
+        self.placement = Placement()
+        """Where its virtual CPUs ran."""
         self.table: RadixTable | None = None
         """The guest hypervisor's table for it, where the host has read the root; in the guest hypervisor's memory."""
 

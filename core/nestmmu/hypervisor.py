@@ -13,6 +13,7 @@ from nestmmu.guests import Guest, NestedGuest
 from nestmmu.habits import NO_HABITS
 from nestmmu.invalidation import Flush, FlushKind
 from nestmmu.outcomes import Exit, Outcome, Verdict
+from nestmmu.placement import Arriving
 from nestmmu.radix import RadixTable, RadixWalker, Root
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Hypervisor:
     nested_type: type[NestedGuest] = NestedGuest
     habits = NO_HABITS
     """What the hypervisor gets wrong."""
+    threads = 1
+    """CPUs that share a core's caches."""
 
     def __init__(
         self, memory: Memory, allocator: PageAllocator, table_format: RadixFormat, widths: tuple[int, ...]
@@ -89,7 +92,16 @@ class Hypervisor:
         """
         shadow = self.edit(self.new_root(), tag)
         shadow.removed = lambda leaf: self.tell(EventKind.SHADOW_REMOVE, tag, leaf.input_address, leaf)
-        return self.nested_type(assigned, tag, shadow)
+        made = self.nested_type(assigned, tag, shadow)
+        made.placement.threads = self.threads
+        return made
+
+    def arrive(self, nested: NestedGuest, vcpu: int, cpu: int) -> Arriving:
+        """Have ``cpu`` do what it must before it runs a virtual CPU of a nested guest, and return what that was."""
+        todo = nested.placement.enter(vcpu, cpu)
+        if todo is Arriving.FLUSH:
+            self.flush(Flush(nested.tag, FlushKind.TAG, cpu=cpu))
+        return todo
 
     def release_nested(self, nested: NestedGuest) -> None:
         """Free a nested guest's shadow, its root included; the hardware's root is the architecture's to clear."""

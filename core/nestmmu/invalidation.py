@@ -30,3 +30,9 @@ class Flush:
     """For a page: its first address, in bytes."""
     page_shift: int = 0
     """For a page: log2 of its bytes."""
+    cpu: int | None = None
+    """The CPU whose core alone forgets; None: all do."""
+
+    def reaches(self, cpus: range | None) -> bool:
+        """Tell whether a cache that ``cpus`` share (None: one that is everyone's) hears of it."""
+        return self.cpu is None or cpus is None or self.cpu in cpus

@@ -21,7 +21,7 @@ from nestmmu.mappings import Mapping
 from nestmmu.memory import FRAME_BYTES, FRAME_SHIFT, PhysicalMemory, codec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from nestmmu.formats import RadixFormat
     from nestmmu.memory import Memory
@@ -70,7 +70,7 @@ class Found(NamedTuple):
     permissions: int
 
 
-_Node = tuple[Any, int, int, int, int, int]
+Node = tuple[Any, int, int, int, int, int]
 """A decoded entry: (nodes of the table's entries by their values, table, shift of the index, mask of the index,
 depth of the
 table, 0), or (None, page, its shift, mask of the offset in it, depth of the leaf, permissions)."""
@@ -113,6 +113,8 @@ class RadixWalker:
         self.accessed_dirty = accessed_dirty
         self.trace: list[Step] | None = None
         """Where to add the steps of each walk; None: they are not made."""
+        self.owner: Hashable = None
+        """Under which tag hardware keeps what it reads on a walk: a CPU says so before one; None: nothing is kept."""
         physical = memory.physical
         self._load = physical.loader(table_format.entry_bytes, table_format.byteorder)
         self._locate = None if isinstance(memory, PhysicalMemory) else memory.locator()
@@ -121,8 +123,8 @@ class RadixWalker:
         self._scale = table_format.entry_bytes.bit_length() - 1
         touched = table_format.accessed, table_format.accessed | table_format.dirty
         self._needed = {Access.LOAD: touched[0], Access.FETCH: touched[0], Access.STORE: touched[1]}
-        self._memos: dict[tuple[int, int], dict[int, _Node]] = {}
-        self._roots: dict[tuple[int, int], _Node] = {}
+        self._memos: dict[tuple[int, int], dict[int, Node]] = {}
+        self._roots: dict[tuple[int, int], Node] = {}
 
     def fault(self, kind: FaultKind, address: int, access: Access, found: Found | None = None) -> Fault:
         """Return a fault of this table; ``found`` is the leaf that it is about."""
@@ -147,7 +149,7 @@ class RadixWalker:
         """Do as :meth:`find`, and return the fields of :class:`Found` as a bare tuple."""
         return self.descend(self.root_node(base, bits, address, access), address, access)
 
-    def descend(self, node: _Node, address: int, access: Access) -> Raw:
+    def descend(self, node: Node, address: int, access: Access) -> Raw:
         """Walk down from a root that :meth:`root_node` decoded; the one loop over levels that there is.
 
         What an entry says is a function of its value alone, so decoded entries are remembered by value, never by
@@ -176,8 +178,8 @@ class RadixWalker:
                 return base | address & mask, shift, entry, at, where, depth, permissions
 
     def _decode(
-        self, nodes: dict[int, _Node], entry: int, depth: int, shift: int, at: int, address: int, access: Access
-    ) -> _Node:
+        self, nodes: dict[int, Node], entry: int, depth: int, shift: int, at: int, address: int, access: Access
+    ) -> Node:
         """Decode an entry that was not met before, and remember it.
 
         :raises Fault: NOT_PRESENT or MALFORMED.
@@ -190,7 +192,7 @@ class RadixWalker:
         nodes[entry] = node
         return node
 
-    def root_node(self, base: int, bits: int, address: int, access: Access) -> _Node:
+    def root_node(self, base: int, bits: int, address: int, access: Access) -> Node:
         """Return a root table, decoded, for :meth:`descend`.
 
         :raises Fault: MALFORMED, if it has a size or an alignment that the format forbids.
@@ -205,7 +207,7 @@ class RadixWalker:
             node = self._roots[base, bits] = decoded
         return node
 
-    def _node(self, entry: int, depth: int, shift: int, address: int) -> _Node | FaultKind:
+    def _node(self, entry: int, depth: int, shift: int, address: int) -> Node | FaultKind:
         """Decode an entry of level ``depth``, whose index begins at bit ``shift`` of the address."""
         form = self.format
         level = form.levels[depth]
@@ -222,7 +224,7 @@ class RadixWalker:
             return FaultKind.MALFORMED
         return self._table(form.table_of(entry), form.next_bits(entry, depth), depth + 1, shift, address)
 
-    def _table(self, base: int, bits: int, depth: int, shift: int, address: int) -> _Node | FaultKind:
+    def _table(self, base: int, bits: int, depth: int, shift: int, address: int) -> Node | FaultKind:
         """Decode a pointer to a table of level ``depth``; ``shift`` address bits are left for it and what is below."""
         form = self.format
         if depth >= len(form.levels) or bits not in form.levels[depth].index_bits:
@@ -279,7 +281,7 @@ class RadixWalker:
         entry = self.touch(found, address, access)
         return found if entry == found.entry else found._replace(entry=entry)
 
-    def reach(self, node: _Node, address: int, access: Access) -> int:
+    def reach(self, node: Node, address: int, access: Access) -> int:
         """Return the output address of an access, in bytes, from a root that :meth:`root_node` decoded."""
         raw = self.descend(node, address, access)
         if not raw[6] & access or raw[2] & (needed := self._needed[access]) != needed:
@@ -348,7 +350,7 @@ class RadixTable:
         except Fault:
             return self.locate
 
-    def node(self, address: int, access: Access) -> _Node:
+    def node(self, address: int, access: Access) -> Node:
         """Return the root, decoded.
 
         :raises Fault: MALFORMED, about ``address``.

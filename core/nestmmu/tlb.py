@@ -83,10 +83,12 @@ class Tlb:
     """Translations by tag, context and page; whatever is flushed is gone, and nothing else goes.
 
     :param capacity: how many it holds; the oldest gives way.
+    :param cpus: those that share it; None: all, as if there were one.
     """
 
-    def __init__(self, capacity: int = 4096) -> None:
+    def __init__(self, capacity: int = 4096, cpus: range | None = None) -> None:
         self.capacity = capacity
+        self.cpus = cpus
         self._entries: dict[tuple[HardwareTag, Hashable, int, int], Translation] = {}
         self._shifts: list[int] = []
         self.hits = self.misses = 0
@@ -115,7 +117,7 @@ class Tlb:
 
     def flush(self, flush: Flush) -> None:
         """Drop what an invalidation names: by tag, and for a page by its address in the guest's memory."""
-        if flush.kind is FlushKind.WALK_CACHE:
+        if flush.kind is FlushKind.WALK_CACHE or not flush.reaches(self.cpus):
             return
         end = flush.address + (1 << flush.page_shift)
         self._entries = {

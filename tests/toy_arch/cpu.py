@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nestmmu.formats import RadixFormat
     from nestmmu.mappings import Mapping
     from nestmmu.memory import Memory
+    from nestmmu.protocols import WalkerFactory
 
 NAMES = {
     FaultKind.NOT_PRESENT: "NOPE",
@@ -48,17 +49,19 @@ class ToyCpu:
         tag: int,
         accessed_dirty: AccessedDirty = AccessedDirty.UPDATE,
         table_format: RadixFormat = TOY,
+        make_walker: WalkerFactory = RadixWalker,
     ) -> None:
         self.memory = memory
         self.root_table = root_table
         self.tag = tag
-        self.walker = RadixWalker(table_format, memory, "toy table", accessed_dirty)
+        self.walker = make_walker(table_format, memory, "toy table", accessed_dirty)
         self.root_bits = min(table_format.levels[0].index_bits)
 
     def trace(self, steps: list[Step] | None) -> None:
         self.walker.trace = steps
 
     def access(self, access: Access, address: int) -> Mapping | Trap:
+        self.walker.owner = self.tag
         base = self.memory.load(self.root_table + 4 * self.tag, 4, "little")
         try:
             return RadixTable(self.walker, Root(base, self.root_bits)).translate(address, access)

@@ -17,7 +17,7 @@ _SHOWN = 10
 
 def as_json(demo: Demo, broken: list[Broken]) -> dict[str, Any]:
     """Return what went on as ``--json`` prints it."""
-    stack, tlb = demo.stack, demo.caches.tlb
+    stack, tlb, walks = demo.stack, demo.caches.tlb, demo.walks.cache
     stack.quiet = True
     levels = [
         {
@@ -38,6 +38,7 @@ def as_json(demo: Demo, broken: list[Broken]) -> dict[str, Any]:
         "events": dict(sorted(demo.counts.items())),
         "levels": levels,
         "tlb": {"hits": tlb.hits, "misses": tlb.misses},
+        "walk_cache": {"hits": walks.hits, "misses": walks.misses},
         "violations": [
             {
                 "event": one.event,
@@ -66,7 +67,8 @@ def show(found: dict[str, Any]) -> None:
     show_table(f"A nest of depth {found['depth']}", tuple(columns.values()), rows)
     out = console()
     out.print(f"events: {', '.join(f'{count} {what}' for what, count in found['events'].items())}")
-    out.print(f"TLB: {found['tlb']['hits']} hits, {found['tlb']['misses']} misses")
+    for name, key in (("TLB", "tlb"), ("page-walk cache", "walk_cache")):
+        out.print(f"{name}: {found[key]['hits']} hits, {found[key]['misses']} misses")
     for one in found["violations"][:_SHOWN]:
         where = f"L{one['level']} after event {one['event']} ({one['what']})"
         out.print(f"{one['invariant']} broken at {where}: {one['detail']}", markup=False)

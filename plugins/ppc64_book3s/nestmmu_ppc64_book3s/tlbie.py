@@ -59,3 +59,15 @@ class Tlbie:
     def page_shift(self) -> int | None:
         """Log2 of the page's bytes; None for an illegal AP."""
         return AP_SHIFTS.get(self.ap)
+
+
+TLB_SETS = 128
+"""Sets of POWER9's TLB where it translates by radix (``POWER9_TLB_SETS_RADIX``)."""
+
+
+def flush_core() -> list[Tlbie]:
+    """Return the tlbiel by which a core forgets the guest that it is in (``flush_guest_tlb``, radix).
+
+    Each has its set where a page's address else is. A ptesync and the invalidation of the ERAT follow.
+    """
+    return [Tlbie(RIC_TLB if each else RIC_ALL, 1, 1, IS_LPID, 0, each, 0) for each in range(TLB_SETS)]

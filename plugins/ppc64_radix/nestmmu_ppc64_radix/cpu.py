@@ -245,6 +245,7 @@ class Power9Radix:
         if partition is None:
             self._bound_cache()
             partition = self._partitions[dw0] = _Partition(self, dw0)
+        self.partition_walker.owner = lpid
         if quadrant is None:
             guest = address & _EA_WITHOUT_QUADRANT
             return Reached(*self._partition_scoped(partition, guest, access), guest)

@@ -133,6 +133,7 @@ class KvmHv(Hypervisor):
     """
 
     nested_type = KvmNestedGuest
+    threads = 4
 
     def __init__(
         self,

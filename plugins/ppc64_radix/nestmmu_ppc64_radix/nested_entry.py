@@ -64,6 +64,8 @@ class L1Vcpu:
 
     msr: int = 0
     lpcr: int = 0
+    cpu: int = 0
+    """Which of L0's CPUs it runs on."""
     byteorder: ByteOrder = "big"
     """Of L1: what LPCR[ILE] made of its interrupts' MSR[LE]."""
     hfscr_permitted: int = _WORD
@@ -256,6 +258,7 @@ class NestedEntry:
             hfscr=state.hfscr,
         )
         while True:
+            self.host.arrive(nested, state.vcpu_token, vcpu.cpu)
             left = run(cpu)
             if left.resume not in {RESUME_GUEST, RESUME_GUEST_NV}:
                 break

@@ -488,3 +488,24 @@ def test_what_l1_hands_over_is_hostile_by_nature(
     }
     assert nest.memory.read(SLOT_BYTES + GPA_TO_HPA, 4096) == outside
     assert all(one.references == 1 for one in nest.guest.nested.values())
+
+
+def test_a_vcpu_token_on_another_core_has_the_first_one_flush_tk6() -> None:
+    """Token 3 on CPUs 0, 8 and 0 again; L2 has LPID 7: core 0 is flushed before L2 runs there again."""
+    nest = Entered(vcpu_token=3)
+    for cpu in (0, 8, 0):
+        nest.vcpu.cpu = cpu
+        nest.run()
+    (found,) = nest.guest.nested.values()
+    assert found.placement.pending == {1, 2, 3, 8, 9, 10, 11}
+    assert [(flush.tag, flush.kind.name) for flush in nest.flushes if flush.cpu == 0] == [(7, "TAG")]
+
+
+def test_a_vcpu_token_on_the_same_core_flushes_nothing_tk7() -> None:
+    nest = Entered(vcpu_token=3)
+    for cpu in (0, 1):
+        nest.vcpu.cpu = cpu
+        nest.run()
+    (found,) = nest.guest.nested.values()
+    assert found.placement.pending == set()
+    assert [flush for flush in nest.flushes if flush.cpu is not None] == []
