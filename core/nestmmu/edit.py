@@ -7,10 +7,9 @@ Linux's ``book3s_64_mmu_radix.c``, which holds for any hardware that caches dire
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import attrs
-
+from nestmmu.access import Access
 from nestmmu.addresses import HardwareTag, align_down
 from nestmmu.errors import OutOfPagesError
 from nestmmu.faults import Fault
@@ -38,6 +37,19 @@ class Insertion(enum.Enum):
     """The table changed since :meth:`TableEditor.prepare`: nothing was done."""
     NO_MEMORY = "no memory"
     """A table is missing, and there is no page for it."""
+
+
+class Place(NamedTuple):
+    """A leaf where it stands."""
+
+    start: int
+    """First address of its page, in bytes."""
+    target: int
+    """Where its page leads to, in bytes."""
+    shift: int
+    """Log2 of the page's bytes."""
+    entry: int
+    entry_address: int
 
 
 class TableEditor:
@@ -69,6 +81,8 @@ class TableEditor:
         self.tag = tag
         self.flush = flush
         self.removed = removed
+        self.heard: Callable[[], bool] | None = None
+        """Asked whether anyone hears ``removed`` at present; None: always."""
         form = self.format = table.format
         self.shifts = form.shifts(widths)
         self.depths = {shift: depth for depth, shift in enumerate(self.shifts) if form.levels[depth].may_leaf}
@@ -82,6 +96,33 @@ class TableEditor:
             return self.table.lookup(address)
         except Fault:
             return None
+
+    def finder(self) -> Callable[[int], Place | None]:
+        """Return a lookup that is made for addresses near each other, while no table is dropped.
+
+        The last table that a leaf was found in is remembered: the next leaf in it takes one read.
+        """
+        walker, form, load = self.table.walker, self.format, self._load
+        known: tuple[int, int, int, int] | None = None
+
+        def find(address: int) -> Place | None:
+            nonlocal known
+            if known is not None and address >> known[0] == known[1]:
+                at = self._slot(known[2], known[3], address)
+                entry, shift = load(at), self.shifts[known[3]]
+                if self._is_leaf(entry, known[3]):
+                    return Place(address >> shift << shift, form.output_of(entry) >> shift << shift, shift, entry, at)
+            try:
+                raw = walker.descend(self.table.node(address, Access.LOAD), address, Access.LOAD)
+            except Fault:
+                return None
+            output, shift, entry, at, _, depth, _ = raw
+            bits = self.widths[depth]
+            base = at - (address >> shift & (1 << bits) - 1) * form.entry_bytes
+            known = shift + bits, address >> shift + bits, base, depth
+            return Place(address >> shift << shift, output >> shift << shift, shift, entry, at)
+
+        return find
 
     def _slot(self, base: int, depth: int, address: int) -> int:
         return base + (address >> self.shifts[depth] & (1 << self.widths[depth]) - 1) * self.format.entry_bytes
@@ -176,13 +217,8 @@ class TableEditor:
 
     def _clear_leaf(self, slot: int, old: int, depth: int, address: int, flush_at: int | None = None) -> None:
         shift = self.shifts[depth]
-        start = align_down(address, shift)
-        self._store(slot, 0)
-        at = start if flush_at is None else align_down(flush_at, shift)
-        self.flush(Flush(self.tag, FlushKind.PAGE, at, shift))
-        if self.removed is not None:
-            found = self.table.walker.as_found(old, slot, depth, shift)
-            self.removed(self.table.walker.mapping(at, found))
+        at = align_down(address if flush_at is None else flush_at, shift)
+        self.remove_place(Place(at, self.format.output_of(old) >> shift << shift, shift, old, slot))
 
     def _drop_table(self, slot: int, old: int, depth: int, address: int) -> None:
         """Clear a directory entry, flush the walk cache, then unmap and free all below it."""
@@ -205,21 +241,20 @@ class TableEditor:
     def remove(self, address: int) -> Mapping | None:
         """Remove the leaf that maps ``address`` and flush its page; return it as it was, or None if there was none."""
         found = self.lookup(address)
-        if found is not None:
-            self.remove_leaf(found)
+        if found is None or found.entry is None or found.entry_address is None:
+            return None
+        place = Place(found.page_start, found.target_start, found.page_shift, found.entry, found.entry_address)
+        self.remove_place(place)
         return found
 
-    def remove_leaf(self, leaf: Mapping) -> None:
-        """Remove a leaf that :meth:`lookup` has just found, and flush its page."""
-        if leaf.entry_address is None:
-            message = "only a leaf of this table can be removed from it"
-            raise TypeError(message)
-        self._store(leaf.entry_address, 0)
-        self.flush(Flush(self.tag, FlushKind.PAGE, leaf.page_start, leaf.page_shift))
-        if self.removed is not None:
-            start, target = leaf.page_start, leaf.target_start
-            at_start = leaf.input_address == start
-            self.removed(leaf if at_start else attrs.evolve(leaf, input_address=start, output_address=target))
+    def remove_place(self, place: Place) -> None:
+        """Remove a leaf that :meth:`finder`'s lookup has just found, and flush its page."""
+        self._store(place.entry_address, 0)
+        self.flush(Flush(self.tag, FlushKind.PAGE, place.start, place.shift))
+        if self.removed is not None and (self.heard is None or self.heard()):
+            walker = self.table.walker
+            found = walker.as_found(place.entry, place.entry_address, self.depths[place.shift], place.shift)
+            self.removed(walker.mapping(place.start, found))
 
     def add_flags(self, address: int, *, accessed: bool, dirty: bool) -> bool:
         """Set accessed or dirty in the leaf of ``address``; no flush is needed for that.

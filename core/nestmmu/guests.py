@@ -102,11 +102,12 @@ class Guest:
         if slot is not None and slot.dirty_log:
             self.dirty.update(frames)
         target = leaf.target_start
+        find = {tag: nested.shadow.finder() for tag, nested in self.nested.items()}
         for frame in frames:
             for entry in self.rmap.take(frame):
                 nested = self.nested.get(entry.tag)
-                found = None if nested is None else nested.shadow.lookup(entry.address)
+                found = None if nested is None else find[entry.tag](entry.address)
                 if nested is None or found is None:
                     continue
-                if align_down(found.output_address, leaf.page_shift) == target:
-                    nested.shadow.remove_leaf(found)
+                if align_down(found.target, leaf.page_shift) == target:
+                    nested.shadow.remove_place(found)

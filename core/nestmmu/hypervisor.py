@@ -92,6 +92,7 @@ class Hypervisor:
         """
         shadow = self.edit(self.new_root(), tag)
         shadow.removed = lambda leaf: self.tell(EventKind.SHADOW_REMOVE, tag, leaf.input_address, leaf)
+        shadow.heard = lambda: self.announce is not None
         made = self.nested_type(assigned, tag, shadow)
         made.placement.threads = self.threads
         return made

@@ -307,7 +307,7 @@ class RadixWalker:
         """Return ``found`` as a mapping of ``address``."""
         form, entry = self.format, found.entry
         return Mapping(
-            address, found.output, found.shift, form.permissions_of(entry),
+            address, found.output, found.shift, found.permissions,
             bool(entry & form.accessed), bool(entry & form.dirty), entry & form.attributes,
             found.entry_address, entry,
         )  # fmt: skip
