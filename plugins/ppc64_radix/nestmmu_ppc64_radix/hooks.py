@@ -88,7 +88,10 @@ def nestmmu_replayer(vectors: Vectors) -> Replayer | None:
 
 @hookimpl
 def nestmmu_machine(
-    arch: str, make_cpu: CpuFactory, announce: Callable[[Event], None], faithful: bool  # noqa: FBT001  (by name only)
+    arch: str,
+    make_cpu: CpuFactory,
+    announce: Callable[[Event], None],
+    faithful: bool,  # noqa: FBT001  (by name only)
 ) -> Machine | None:
     """Return KVM on KVM."""
     if arch != ARCH:

@@ -45,6 +45,17 @@ class KvmGuest(Guest):
 
     ptcr: int = 0
     """L1's partition table: base in L1's memory and size, as a PTCR has them; 0: it does not nest."""
+    radix = True
+    """Whether L1 translates by radix, or by a hash table."""
+    nesting_allowed = True
+    """Whether user space has given the VM the capability to nest."""
+    process_table = PATE_GR
+    """Doubleword 1 of L1's PATE, as L1 registered it."""
+
+    @property
+    def nesting(self) -> bool:
+        """Whether L1 may nest: allowed, and by radix (``nesting_enabled``)."""
+        return self.nesting_allowed and self.radix
 
 
 class KvmNestedGuest(NestedGuest):
@@ -169,9 +180,14 @@ class KvmHv(Hypervisor):
         guest = KvmGuest(lpid, table, memory, slots, backing, self.base_shift)
         guest.habits = self.habits
         table.removed = guest.page_removed
-        if root is None and self.ptcr:
-            self.set_pate(lpid, PATE_HR | root_word(table.table.root.base), PATE_GR)
+        if root is None:
+            self.set_up_pate(guest)
         return guest
+
+    def set_up_pate(self, guest: KvmGuest) -> None:
+        """Write the hardware's PATE of a radix L1 (``kvmppc_setup_partition_table``)."""
+        if self.ptcr:
+            self.set_pate(guest.tag, PATE_HR | root_word(guest.table.table.root.base), guest.process_table)
 
     def add_nested(self, guest: Guest, assigned: AssignedTag, tag: HardwareTag) -> KvmNestedGuest:
         """Begin to keep an L2 (``kvmhv_alloc_nested``); its PATE is read when it is first needed."""

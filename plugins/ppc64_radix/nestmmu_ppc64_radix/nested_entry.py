@@ -157,7 +157,6 @@ def _refused(code: int) -> EntryResult:
 class NestedEntry:
     """H_ENTER_NESTED of one vcpu of L1.
 
-    :param nesting: whether the VM may nest: a capability, and a radix L1.
     :param byteorder: L0's own.
     """
 
@@ -168,14 +167,12 @@ class NestedEntry:
         nested: NestedGuests[KvmNestedGuest],
         vcpu: L1Vcpu,
         *,
-        nesting: bool = True,
         byteorder: ByteOrder = "little",
     ) -> None:
         self.host = host
         self.guest = guest
         self.nested = nested
         self.vcpu = vcpu
-        self.nesting = nesting
         self.byteorder = byteorder
 
     def enter(self, hv_gpa: int, regs_gpa: int, run: Callable[[L2Vcpu], L2Exit]) -> Steps[EntryResult]:
@@ -204,7 +201,7 @@ class NestedEntry:
 
     def _admit(self, hv_gpa: int, regs_gpa: int) -> Steps[int | tuple[HvGuestState, PtRegs]]:
         """Return what L1 asks for, or the code with which it is refused before L2 is looked for."""
-        if not self.nesting:
+        if not self.guest.nesting:
             return hcalls.H_FUNCTION
         if self.guest.ptcr == 0:
             return hcalls.H_NOT_AVAILABLE

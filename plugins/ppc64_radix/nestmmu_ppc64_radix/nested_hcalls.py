@@ -65,18 +65,13 @@ class RptRequest:
 class NestedHcalls:
     """The hypercalls of one L1.
 
-    :param nesting: whether the VM may nest: a capability, and a radix L1.
     :param process_flushes: told of each process-scoped flush: (RIC, IS, PID, address, page shift).
     """
 
-    def __init__(
-        self, host: KvmHv, guest: KvmGuest, nested: NestedGuests[KvmNestedGuest], *, nesting: bool = True
-    ) -> None:
+    def __init__(self, host: KvmHv, guest: KvmGuest, nested: NestedGuests[KvmNestedGuest]) -> None:
         self.host = host
         self.guest = guest
         self.nested = nested
-        self.nesting = nesting
-        self.radix = True
         self.tlbie = NestedTlbie(host, guest, nested)
         self.process_flushes: list[tuple[int, int, int, int, int]] = []
         """Process-scoped flushes that L1 asked for: (RIC, IS, PID, address, page shift), in order."""
@@ -86,7 +81,7 @@ class NestedHcalls:
 
         Zero is taken where it lies in memory, and ends nesting.
         """
-        if not self.nesting:
+        if not self.guest.nesting:
             return hcalls.H_FUNCTION
         if ptcr & PATS > KVM_NESTED_PATS or self.guest.slots.find(ptcr & PATB) is None:
             return hcalls.H_PARAMETER
@@ -98,20 +93,20 @@ class NestedHcalls:
 
     def tlb_invalidate(self, instruction: int, rs: int, rb: int) -> Steps[int]:
         """Do H_TLB_INVALIDATE (``kvmhv_do_nested_tlbie``)."""
-        if not self.nesting:
+        if not self.guest.nesting:
             return hcalls.H_FUNCTION
         return (yield from self.tlbie.emulate(Tlbie.decode(instruction, rs, rb)))
 
     def rpt_invalidate(self, request: RptRequest) -> Steps[int]:
         """Do H_RPT_INVALIDATE (``kvmppc_h_rpt_invalidate``)."""
-        if not self.radix:
+        if not self.guest.radix:
             return hcalls.H_UNSUPPORTED
         if request.end < request.start:
             return hcalls.H_P5
         if not request.type & hcalls.H_RPTI_TYPE_NESTED:
             self.process_scoped(request)
             return hcalls.H_SUCCESS
-        if not self.nesting:
+        if not self.guest.nesting:
             return hcalls.H_FUNCTION
         if request.target != hcalls.H_RPTI_TARGET_CMMU:
             return hcalls.H_P2

@@ -146,9 +146,9 @@ class TestRefusals:
     def test_each_comes_before_the_next(self) -> None:
         nest = Entered(version=0, vcpu_token=2048, msr=TS_SUSPENDED)
         nest.vcpu.msr = TS_TRANSACTIONAL
-        nest.entry.nesting, nest.guest.ptcr = False, 0
+        nest.guest.nesting_allowed, nest.guest.ptcr = False, 0
         assert nest.run().r3 == H_FUNCTION
-        nest.entry.nesting = True
+        nest.guest.nesting_allowed = True
         assert nest.run().r3 == H_NOT_AVAILABLE
         nest.guest.ptcr = 0x01000004
         assert nest.run().r3 == H_BAD_MODE

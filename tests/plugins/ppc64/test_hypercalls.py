@@ -187,7 +187,7 @@ class TestTlbie:
 
     def test_without_nesting_th15(self) -> None:
         nest = Nest()
-        nest.hcalls.nesting = False
+        nest.guest.nesting_allowed = False
         assert nest.tlbie(0x10000, 5, 0x1234500A0) == H_FUNCTION
 
     def test_after_it_l2_faults_to_l1_th16_and_without_it_does_not_th17(self) -> None:
@@ -265,7 +265,7 @@ class TestRptInvalidate:
 
     def test_an_l1_that_translates_by_hash_ti12(self) -> None:
         nest = Nest()
-        nest.hcalls.radix = False
+        nest.guest.radix = False
         assert nest.rpt(3, 2, 0x20000, 0x10000) == H_UNSUPPORTED
 
     def test_two_page_sizes_ti13(self) -> None:
