@@ -14,6 +14,7 @@ from nestmmu.addresses import align_down
 from nestmmu.errors import NestmmuError
 from nestmmu.faults import Fault
 from nestmmu.quirks import Invariant
+from nestmmu.slots import fits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +39,7 @@ def violations(guest: Guest) -> list[Violation]:
         for leaf in nested.shadow.table.leaves():
             found.extend(_leaf(guest, nested, leaf))
         found.extend(_lifetime(nested.shadow))
+    found.extend(_inside_slots(guest))
     found.extend(_lifetime(guest.table))
     return found
 
@@ -64,6 +66,15 @@ def _leaf(guest: Guest, nested: NestedGuest, leaf: Mapping) -> Iterator[Violatio
         if leaf.dirty and not (outer.dirty and inner.dirty):
             yield Violation(Invariant.DIRTY, f"{where}: dirty, and a table under it is not")
     yield from _reverse(guest, nested, leaf, where)
+
+
+def _inside_slots(guest: Guest) -> Iterator[Violation]:
+    """Look whether what the host maps for the guest lies inside its memory."""
+    for leaf in guest.table.table.leaves():
+        slot = guest.slots.find(leaf.page_start)
+        if slot is None or not fits(slot, leaf.page_start, leaf.page_shift):
+            what = f"the host's page of {1 << leaf.page_shift:#x} bytes at {leaf.page_start:#x} is in no memory slot"
+            yield Violation(Invariant.ISOLATION, what)
 
 
 def _lookup(nested: NestedGuest, address: int) -> Mapping | None:

@@ -42,6 +42,7 @@ def process_table_word(flags: int, base: int, page_size: int, size: int, current
         return current if bool(flags & FLAG_RADIX) == bool(current & PATE_GR) else hcalls.H_PARAMETER
     if not flags & FLAG_REGISTER:
         return current & PATE_GR
+    refused: tuple[tuple[int, int], ...]
     if flags & FLAG_RADIX:
         refused = ((base & 0xFFF or base >> _RADIX_BASE_BITS, hcalls.H_P2), (page_size, hcalls.H_P3))
         word = PATE_GR | base | size

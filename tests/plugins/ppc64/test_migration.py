@@ -54,7 +54,7 @@ class Cores:
         """Take N's page away with a flush that reaches one core alone, as a guest's own tlbiel does."""
         host, everyone = self.nest.host, list(self.nest.host.listeners)
         here = Flush(self.nest.nested.tag, FlushKind.TAG, cpu=cpu)
-        host.listeners[:] = [lambda _: [plugin.flush(here) for plugin in self.plugins]]
+        host.listeners[:] = [lambda _, plugin=plugin: plugin.flush(here) for plugin in self.plugins]  # type: ignore[misc]
         upkeep.unmap(self.nest.guest, FRAME)
         host.listeners[:] = everyone
 

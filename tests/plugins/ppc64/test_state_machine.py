@@ -1,10 +1,11 @@
-"""Two L1s with two L2s each on one host, changed in any order: the invariants, and the truth of a model, every step."""
+"""Two L1s with two L2s each on one host with two cores, changed in any order: the invariants and the truth, every step."""
 
 from __future__ import annotations
 
 import functools
 import operator
 import struct
+from typing import Any
 
 import attrs
 import numpy as np
@@ -23,11 +24,14 @@ from nestmmu.invariants import tables, violations
 from nestmmu.memory import PhysicalMemory
 from nestmmu.nested_guests import NestedGuests, TagAllocator
 from nestmmu.outcomes import Exit, Outcome, Verdict
+from nestmmu.plugins import Plugins
 from nestmmu.points import finish
 from nestmmu.slots import HostPage, Slot, Slots
+from nestmmu.tlb import Tlb, TlbPlugin
+from nestmmu.walk_cache import WalkCache, WalkCachePlugin
 from nestmmu_ppc64_book3s.interrupts import Interrupt
-from nestmmu_ppc64_book3s.registers import MSR_SF, Registers
-from nestmmu_ppc64_radix.cpu import Power9Radix, Reached
+from nestmmu_ppc64_book3s.registers import MSR_SF
+from nestmmu_ppc64_radix.cpu import Reached
 from nestmmu_ppc64_radix.exits import HvExit, decode
 from nestmmu_ppc64_radix.kvm import KvmHv, KvmNestedGuest
 from nestmmu_ppc64_radix.nested_hcalls import NestedHcalls, RptRequest
@@ -36,8 +40,10 @@ from nestmmu_ppc64_radix.quirks import Quirk
 MIB2, KIB64 = 1 << 21, 1 << 16
 TABLES = Slot(0, 0x100_0000)
 """Where an L1 has its partition table and its trees; the host leaves this slot alone."""
-DATA = Slot(0x100_0000, 4 * MIB2)
-DEVICE = DATA.end
+DATA = Slot(0x100_0000, 4 * MIB2 - (1 << 20))
+REST = Slot(DATA.end, 1 << 20)
+"""The upper half of the last 2 MiB: a page of 2 MiB there would reach into another slot."""
+DEVICE = REST.end
 PARTITION_TABLE = 0x1_0000
 LPIDS = (7, 3)
 """What either L1 calls its L2s. The first that runs gets LPID 3 of the host, and 3 is another's name."""
@@ -45,6 +51,7 @@ FIRST_LPID = 3
 MOST_FAULTS = 5
 """The partition-table entry that is not there yet, a miss, a permission, R, C."""
 REFERENCE, CHANGE = 0x100, 0x080
+TOKEN = 0
 OFFSET = 0x124
 
 
@@ -90,13 +97,28 @@ class MovingBacking:
         return HostPage(self.where(address), self.page_shift)
 
 
+class Core:
+    """Four CPUs that share a TLB and a page-walk cache, and take an interrupt where R or C is missing."""
+
+    def __init__(self, host: KvmHv, first: int) -> None:
+        self.first = first
+        cpus = range(first, first + 4)
+        self.tlb, self.walks = TlbPlugin(Tlb(cpus=cpus)), WalkCachePlugin(WalkCache(cpus=cpus))
+        plugins = Plugins()
+        plugins.register(self.tlb, "TLB")
+        plugins.register(self.walks, "page-walk cache")
+        registers = {"msr": MSR_SF, "ptcr": host.ptcr}
+        self.cpu: Any = plugins.cpu("ppc64_radix", registers, host.memory, AccessedDirty.FAULT)
+        host.listeners += [self.tlb.flush, self.walks.flush]
+
+
 class Level1:
     """An L1, the tables that it writes for its L2s by raw words, and the same as plain dicts."""
 
     def __init__(self, host: KvmHv, tags: TagAllocator, number: int, backing_shift: int) -> None:
         self.host = host
         self.backing = MovingBacking(number, backing_shift)
-        self.guest = host.create_guest(HardwareTag(1 + number), Slots((TABLES, DATA)), self.backing)
+        self.guest = host.create_guest(HardwareTag(1 + number), Slots((TABLES, DATA, REST)), self.backing)
         self.guest.ptcr = PARTITION_TABLE
         self.guests: NestedGuests[KvmNestedGuest] = NestedGuests(host, self.guest, tags, lambda: 256)
         self.hcalls = NestedHcalls(host, self.guest, self.guests)
@@ -168,9 +190,10 @@ class Level1:
     def truth(self, lpid: int, address: int) -> tuple[int, int] | None:
         """Return (L0 real address, permissions) of an address of L2."""
         found = self.find(lpid, address)
-        if found is None or self.data is None or found[1] >= DATA.end:
+        if found is None or found[1] >= DEVICE or (self.data is None and found[1] < DATA.end):
             return None
-        permitted = ALL_PERMISSIONS & ~WRITE if self.data.read_only else ALL_PERMISSIONS
+        read_only = self.data is not None and self.data.read_only and found[1] < DATA.end
+        permitted = ALL_PERMISSIONS & ~WRITE if read_only else ALL_PERMISSIONS
         return self.backing.where(found[1]), found[0].permissions & permitted
 
     def ends(self, lpid: int, address: int, access: Access) -> int | Verdict:
@@ -185,20 +208,16 @@ class Level1:
         needed = REFERENCE | CHANGE if access is Access.STORE else REFERENCE
         return truth[0] if found[0].bits & needed == needed else Verdict.REFLECT
 
-    def cpu(self, nested: KvmNestedGuest) -> Power9Radix:
-        """Return a CPU in an L2 without relocation, which takes an interrupt where R or C is missing."""
-        registers = Registers(msr=MSR_SF, ptcr=self.host.ptcr, lpidr=nested.tag)
-        return Power9Radix(registers, self.host.memory, reference_change=AccessedDirty.FAULT)
-
     def enter(self, lpid: int) -> KvmNestedGuest:
         """Return an L2, made if need be, that L1 runs."""
         nested = finish(self.guests.get(AssignedTag(lpid), create=True))
         assert nested is not None
         return nested
 
-    def access(self, lpid: int, address: int, access: Access) -> int | Verdict:
+    def access(self, core: Core, lpid: int, address: int, access: Access) -> int | Verdict:
         """Do one access of an L2 and return where it ended, or who gets the fault."""
         nested = self.enter(lpid)
+        self.host.arrive(nested, TOKEN, core.first)
 
         def decoded(result: Reached | Interrupt) -> Exit | None:
             return decode(HvExit.from_interrupt(result)) if isinstance(result, Interrupt) else None
@@ -206,7 +225,8 @@ class Level1:
         def handled(exit_: Exit) -> Outcome:
             return finish(self.handler.handle(nested, exit_))
 
-        loop = Attempt(functools.partial(self.cpu(nested).access, access, address), decoded, handled)
+        core.cpu.registers.lpidr = nested.tag
+        loop = Attempt(functools.partial(core.cpu.access, access, address), decoded, handled)
         result, outcome = loop.run()
         finish(self.guests.put(nested))
         assert len(loop.faults) <= MOST_FAULTS, loop.faults
@@ -221,6 +241,9 @@ L2S = st.sampled_from(LPIDS)
 CHUNKS = st.sampled_from([0, 0, 1, 1, 2, 3])
 SMALLS = st.sampled_from([0, 1, 31])
 BITS = st.builds(operator.or_, st.sampled_from([0x180, 0x100, 0x080, 0]), st.sampled_from([7, 7, 7, 6, 5, 4, 3, 2, 1]))
+KINDS = st.sampled_from([Access.LOAD, Access.STORE, Access.STORE, Access.FETCH])
+BEHIND = ["change", "remap", "resize", "resize", "unmap", "move", "age", "log", "take", "take", "release", "migrate"]
+"""What may happen to a page between two accesses."""
 FORMS = st.sampled_from(["page", "page", "range", "lpid", "lpid, RIC 2", "all", "all, RIC 2"])
 ADDRESSES = [chunk * MIB2 + small * KIB64 + OFFSET for chunk in range(4) for small in (0, 1, 31)]
 
@@ -236,6 +259,8 @@ class PowerNests(RuleBasedStateMachine):
         self.allocator = PageAllocator(self.memory, HOST_TABLES, HOST_TABLES + (1 << 30))
         self.host = KvmHv(self.memory, self.allocator, page_shift=self.page_shift, ptcr=HOST_PTCR, quirks=self.quirks)
         self.tags = TagAllocator(FIRST_LPID, 64)
+        self.cores = [Core(self.host, 0), Core(self.host, 4)]
+        self.core = self.cores[0]
         self.l1s = [
             Level1(self.host, self.tags, number, max(self.page_shift, min(shift, 21)))
             for number, shift in enumerate(shifts)
@@ -244,6 +269,7 @@ class PowerNests(RuleBasedStateMachine):
         for one in self.l1s:
             for lpid in LPIDS:
                 one.put(lpid, 0, Leaf(MIB2, DATA.base, 0x187))
+                one.put(lpid, 2 * MIB2, Leaf(MIB2, DATA.base + 3 * MIB2, 0x187))
                 for small in (0, 1):
                     one.put(lpid, MIB2 + small * KIB64, Leaf(KIB64, DATA.base + MIB2 + (small ^ 1) * KIB64, 0x187))
 
@@ -289,18 +315,81 @@ class PowerNests(RuleBasedStateMachine):
     def _access(self, one: Level1, lpid: int, address: int, kind: Access) -> None:
         """Do one access; where L1 is shown that R or C is missing, it sets them, and the access is done again."""
         expected, found = one.ends(lpid, address, kind), one.find(lpid, address)
-        assert one.access(lpid, address, kind) == expected, (hex(address), kind)
+        assert one.access(self.core, lpid, address, kind) == expected, (hex(address), kind)
         if expected is Verdict.REFLECT and found is not None and found[0].permissions & kind:
             found[0].bits |= REFERENCE | CHANGE if kind is Access.STORE else REFERENCE
             one.put(lpid, address // found[0].size * found[0].size, found[0])
             expected = one.ends(lpid, address, kind)
-            assert one.access(lpid, address, kind) == expected, (hex(address), kind)
+            assert one.access(self.core, lpid, address, kind) == expected, (hex(address), kind)
         if found is not None and not isinstance(expected, Verdict):
             frame = found[1] >> self.page_shift
             one.touched.add(frame)
-            if kind is Access.STORE and one.data is not None and one.data.dirty_log:
+            in_data = found[1] < DATA.end
+            if kind is Access.STORE and in_data and one.data is not None and one.data.dirty_log:
                 one.written.add(frame)
             assert upkeep.is_young(one.guest, found[1])
+
+    @rule(number=NUMBERS, lpid=L2S, small=SMALLS, first=KINDS, second=KINDS)
+    def use_all(self, number: int, lpid: int, small: int, first: Access, second: Access) -> None:
+        """Use every page of an L2 twice: the second time what was kept of the first is in the way."""
+        for kind in (first, second):
+            self.access(number, lpid, small, kind)
+
+    @rule()
+    def migrate(self) -> None:
+        """Run on the other core from now on."""
+        self.core = self.cores[self.core is self.cores[0]]
+
+    @rule(number=NUMBERS, lpid=L2S, pick=st.integers(0, 99), small=SMALLS, first=KINDS, second=KINDS,
+          between=st.lists(st.sampled_from(BEHIND), min_size=1, max_size=3), bits=BITS, form=FORMS)  # fmt: skip
+    def behind_its_back(
+        self, number: int, lpid: int, pick: int, small: int, first: Access, second: Access, between: list[str],
+        bits: int, form: str,
+    ) -> None:  # fmt: skip
+        """Use a page, have something happen to this very page, and use it again."""
+        one = self.l1s[number]
+        if not one.pages[lpid]:
+            return
+        index = pick % len(one.pages[lpid])
+        start = sorted(one.pages[lpid])[index]
+        leaf = one.pages[lpid][start]
+        inner = small * KIB64 if leaf.size == MIB2 else 0
+        target = leaf.target + inner
+        self._access(one, lpid, start + inner + OFFSET, first)
+        for what in between:
+            chunk, offset = divmod(target - DATA.base, MIB2)
+            if what == "change":
+                self.change(number, lpid, index, bits, form)
+            elif what == "remap":
+                at = one.pages[lpid][start]
+                moved = DATA.base + (target - DATA.base + MIB2) % (4 * MIB2)
+                one.clear(lpid, start)
+                one.put(lpid, start, attrs.evolve(at, target=moved - inner))
+                one.invalidate(form, lpid, start, at.size)
+            elif what == "resize":
+                large = one.pages[lpid][start].size == MIB2
+                to = 4 if target >= DEVICE else chunk
+                self.map(number, lpid, start // MIB2, small=0, large=not large, to=to, bits=bits, form=form)
+                leaf, start, inner = self._leaf_at(one, lpid, start // MIB2 * MIB2)
+                target = leaf.target + inner
+            elif what == "log":
+                self.switch_log(number, on=True)
+            elif what == "take":
+                self.take_log(number)
+            elif what == "release":
+                self.release(number, lpid, again=True)
+            elif what == "migrate":
+                self.migrate()
+            elif target < DEVICE and what == "age":
+                self.age(number, chunk, offset // KIB64)
+            elif target < DEVICE:
+                self.host_unmap(number, chunk, None if what == "move" else offset // KIB64, moves=True)
+        self._access(one, lpid, start + inner + OFFSET, second)
+
+    @staticmethod
+    def _leaf_at(one: Level1, lpid: int, start: int) -> tuple[Leaf, int, int]:
+        """Return (leaf, its start, 0) of the page that was just mapped."""
+        return one.pages[lpid][start], start, 0
 
     @rule(number=NUMBERS, chunk=CHUNKS, small=st.none() | SMALLS, moves=st.booleans())
     def host_unmap(self, number: int, chunk: int, small: int | None, moves: bool) -> None:
@@ -370,10 +459,10 @@ class PowerNests(RuleBasedStateMachine):
     @invariant()
     def what_the_cpu_reaches_is_the_truth(self) -> None:
         """Ask the CPU without changing R or C: it may fault, but never reach what both tables do not lead to."""
+        cpu = self.core.cpu
         for one in self.l1s:
             for nested in one.guest.nested.values():
-                assert isinstance(nested, KvmNestedGuest)
-                cpu = one.cpu(nested)
+                cpu.registers.lpidr = nested.tag
                 for address in ADDRESSES:
                     for kind in (Access.LOAD, Access.STORE):
                         reached = cpu.probe(kind, address)
@@ -382,6 +471,12 @@ class PowerNests(RuleBasedStateMachine):
                             assert truth is not None
                             assert reached.address == truth[0]
                             assert reached.permissions & ~truth[1] == 0
+
+    @invariant()
+    def no_cache_gave_what_is_gone(self) -> None:
+        for core in self.cores:
+            assert core.tlb.stale == []
+            assert core.walks.stale == []
 
     @invariant()
     def lpids_are_apart(self) -> None:
@@ -407,12 +502,17 @@ class LinuxNests(PowerNests):
     """What is left of Linux 6.1 where the quirks are taken out that break an invariant, or what is checked here."""
 
     quirks = Quirk.LINUX_6_1 & ~(
-        Quirk.MERGED_TARGETS | Quirk.CHILDREN_FLUSHED_AT_HOST_ADDRESS | Quirk.PAGES_BEYOND_SLOT | Quirk.AGED_BY_FRAME
+        Quirk.MERGED_TARGETS
+        | Quirk.FLUSHED_BY_L1_LPID
+        | Quirk.CHILDREN_FLUSHED_AT_HOST_ADDRESS
+        | Quirk.PAGES_BEYOND_SLOT
+        | Quirk.AGED_BY_FRAME
     )
 
 
 TestCorrected = PowerNests.TestCase
 TestCorrected4K = PowerNests4K.TestCase
 TestLinux = LinuxNests.TestCase
-TestCorrected.settings = settings(max_examples=40, stateful_step_count=40, deadline=None, print_blob=True)
-TestCorrected4K.settings = TestLinux.settings = settings(TestCorrected.settings, max_examples=15)
+TestCorrected.settings = settings(max_examples=160, stateful_step_count=40, deadline=None, print_blob=True)
+TestCorrected4K.settings = TestLinux.settings = settings(TestCorrected.settings, max_examples=80)
+"""10,000 steps and more in all."""
