@@ -143,7 +143,7 @@ _INVARIANTS: dict[Quirk, Invariant | str] = {
     Quirk.NO_MEMORY_TO_GUEST: Invariant.PROGRESS,
     Quirk.WRITE_WITHOUT_READ: Invariant.PROGRESS,
     Quirk.PAGES_BEYOND_SLOT: Invariant.ISOLATION,
-    Quirk.AGED_BY_FRAME: "R stays set where it should be cleared: a page looks younger than it is, and nothing is lost",
+    Quirk.AGED_BY_FRAME: Invariant.SOUNDNESS,
     Quirk.FLUSHED_BY_L1_LPID: Invariant.DIRTY,
     Quirk.STALE_REFERENCE_CHANGE: Invariant.DIRTY,
     Quirk.CREATION_RACE_LOST: Invariant.PROGRESS,

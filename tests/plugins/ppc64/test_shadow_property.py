@@ -208,7 +208,7 @@ def shadow_is_sound(fixture: Fixture, model: Model) -> None:
     l0=[(0, MIB2, 2, 0, 1, 0x007)],
     accesses=[(1, 2, 3, Access.LOAD), (1, 2, 3, Access.STORE)],
 )
-def test_corrected(l1: list[Leaf], l0: list[Leaf], accesses: list[Where]) -> None:
+def test_corrected_tk11(l1: list[Leaf], l0: list[Leaf], accesses: list[Where]) -> None:
     fixture, model = build(Quirk.NONE, l1, l0)
     accesses_end_as_the_truth_says(fixture, model, accesses)
     shadow_is_sound(fixture, model)
@@ -216,7 +216,7 @@ def test_corrected(l1: list[Leaf], l0: list[Leaf], accesses: list[Where]) -> Non
 
 @settings(max_examples=60)
 @given(l1=plans(READABLE), l0=plans(READABLE), accesses=ACCESSES)
-def test_as_linux_does_it(l1: list[Leaf], l0: list[Leaf], accesses: list[Where]) -> None:
+def test_as_linux_does_it_tk11(l1: list[Leaf], l0: list[Leaf], accesses: list[Where]) -> None:
     """On leaves that permit write but not read, Quirk.WRITE_WITHOUT_READ makes no progress: they are left out."""
     fixture, model = build(Quirk.LINUX_6_1, l1, l0)
     accesses_end_as_the_truth_says(fixture, model, accesses)
