@@ -10,14 +10,18 @@ from nestmmu.addresses import HardwareTag
 
 
 class FlushKind(enum.Enum):
-    """The scope of one invalidation."""
+    """What is forgotten."""
 
     PAGE = "page"
-    """The translations of one page."""
+    """The translations of one page of the guest's memory."""
+    INPUT_PAGE = "input page"
+    """The translations of one page as a program has it."""
+    TRANSLATIONS = "translations"
+    """Every translation; directory entries stay."""
     WALK_CACHE = "walk cache"
-    """Cached directory entries of one tag; translations stay."""
+    """Directory entries; translations stay."""
     TAG = "tag"
-    """Everything of one tag, entries of root tables included."""
+    """Everything, entries of root tables included."""
 
 
 @attrs.frozen
@@ -25,6 +29,7 @@ class Flush:
     """One invalidation that a hypervisor gave to the hardware (or to its own host)."""
 
     tag: HardwareTag
+    """The guest whose it is."""
     kind: FlushKind
     address: int = 0
     """For a page: its first address, in bytes."""
@@ -32,7 +37,15 @@ class Flush:
     """For a page: log2 of its bytes."""
     cpu: int | None = None
     """The CPU whose core alone forgets; None: all do."""
+    process: int | None = None
+    """The process of the guest whose it is; None: every one's, and what is no process's."""
+    every: bool = False
+    """Whether it is of every guest, whatever ``tag`` says."""
 
     def reaches(self, cpus: range | None) -> bool:
         """Tell whether a cache that ``cpus`` share (None: one that is everyone's) hears of it."""
         return self.cpu is None or cpus is None or self.cpu in cpus
+
+    def covers(self, start: int, page_shift: int) -> bool:
+        """Tell whether its page has anything in common with the one of 2**``page_shift`` bytes at ``start``."""
+        return self.address < start + (1 << page_shift) and start < self.address + (1 << self.page_shift)

@@ -38,6 +38,8 @@ class Translation:
     guest_start: int
     """The page's first address in the guest's memory, in bytes: what the guest's host flushes by."""
     permissions: int
+    process: int | None = None
+    """Whose translation it is within the guest; None: no process's."""
 
 
 @attrs.frozen
@@ -116,19 +118,19 @@ class Tlb:
         self._entries[entry.tag, entry.context, entry.page_shift, entry.input_start >> entry.page_shift] = entry
 
     def flush(self, flush: Flush) -> None:
-        """Drop what an invalidation names: by tag, and for a page by its address in the guest's memory."""
-        if flush.kind is FlushKind.WALK_CACHE or not flush.reaches(self.cpus):
-            return
-        end = flush.address + (1 << flush.page_shift)
-        self._entries = {
-            key: entry
-            for key, entry in self._entries.items()
-            if entry.tag != flush.tag
-            or (
-                flush.kind is FlushKind.PAGE
-                and not (flush.address < entry.guest_start + (1 << entry.page_shift) and entry.guest_start < end)
-            )
-        }
+        """Drop what an invalidation names."""
+        if flush.kind is not FlushKind.WALK_CACHE and flush.reaches(self.cpus):
+            self._entries = {key: entry for key, entry in self._entries.items() if not _names(flush, entry)}
+
+
+def _names(flush: Flush, entry: Translation) -> bool:
+    if not flush.every and entry.tag != flush.tag:
+        return False
+    if flush.kind is FlushKind.PAGE:
+        return flush.covers(entry.guest_start, entry.page_shift)
+    if flush.process is not None and flush.process != entry.process:
+        return False
+    return flush.kind is not FlushKind.INPUT_PAGE or flush.covers(entry.input_start, entry.page_shift)
 
 
 class CachedCpu:

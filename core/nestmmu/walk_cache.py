@@ -78,9 +78,10 @@ class WalkCache:
         self._entries[owner, *place, address >> shift] = node
 
     def flush(self, flush: Flush) -> None:
-        """Drop all of a tag, unless it is only a page that is flushed."""
-        if flush.kind is not FlushKind.PAGE and flush.reaches(self.cpus):
-            self._entries = {key: node for key, node in self._entries.items() if key[0] != flush.tag}
+        """Drop all of a guest, unless it is only translations that are flushed."""
+        if flush.kind in {FlushKind.WALK_CACHE, FlushKind.TAG} and flush.reaches(self.cpus):
+            kept = {} if flush.every else self._entries
+            self._entries = {key: node for key, node in kept.items() if key[0] != flush.tag}
 
 
 class CachedWalker(RadixWalker):

@@ -45,16 +45,18 @@ from nestmmu_ppc64_radix.formats import ATT, ATT_NON_IDEMPOTENT, CHANGE, EAA_PRI
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from nestmmu.batch_memory import Stage
+    from nestmmu.batch_stages import Batch
     from nestmmu.memory import Memory
 
 PARTITION = "partition-scoped"
 PROCESS = "process-scoped"
-_EA_UNUSED = 0x3FF0000000000000
+EA_UNUSED = 0x3FF0000000000000
 """Effective address bits 2:11 (IBM numbering), which must be zero."""
-_EA_WITHOUT_QUADRANT = 0x3FFFFFFFFFFFFFFF
-_REAL_ADDRESS = 0x0FFFFFFFFFFFFFFF
+EA_WITHOUT_QUADRANT = 0x3FFFFFFFFFFFFFFF
+REAL_ADDRESS = 0x0FFFFFFFFFFFFFFF
 _PAGE_OF_NOTHING = 64
-_NO_TREE = 0
+NO_TREE = 0
 """Index bits of a root that translates nothing: a tree of another size than 52 bits is a configuration fault."""
 
 _LOAD, _STORE, _FETCH = Access.LOAD, Access.STORE, Access.FETCH
@@ -83,13 +85,21 @@ class Reached(NamedTuple):
     """Guest real, in bytes; None where no partition scope is."""
 
 
+def prte_address(dw1: int, pid: int) -> int | FaultKind:
+    """Return where the process-table entry of ``pid`` lies, in bytes, by doubleword 1 of the PATE; or what is wrong."""
+    size, base = table_bytes(dw1), dw1 & PRTB
+    if dw1 & PRTS > LARGEST_TABLE_FIELD or base & (size - 1):
+        return FaultKind.MALFORMED
+    return FaultKind.NOT_PRESENT if pid * PATE_BYTES >= size else base + pid * PATE_BYTES
+
+
 class _Partition:
     """The tables of one partition-table entry: built once, used by every access."""
 
     def __init__(self, cpu: Power9Radix, dw0: int) -> None:
         base, bits = radix_root(dw0)
         if dw0 & RTS != RTS_52_BITS:
-            bits = _NO_TREE
+            bits = NO_TREE
         self.table = RadixTable(cpu.partition_walker, Root(base, bits))
         self.memory = TranslatedMemory(cpu.memory, self.table, "guest real")
         self.locate = self.memory.locator()
@@ -171,12 +181,12 @@ class Power9Radix:
         hv = msr & MSR_HV
         if not msr & (MSR_IR if fetch else MSR_DR):
             if hv:
-                real = address & _REAL_ADDRESS
+                real = address & REAL_ADDRESS
                 return Reached(real if address >> 63 else real | registers.hrmor, _PAGE_OF_NOTHING, ALL_PERMISSIONS)
             lpid, quadrant = registers.lpidr, None
         else:
             quadrant = address >> 62
-            if address & _EA_UNUSED or (not hv and quadrant in {1, 2}):
+            if address & EA_UNUSED or (not hv and quadrant in {1, 2}):
                 return segment_interrupt(fetch, address, at, msr)
             lpid = registers.lpidr if not hv or quadrant in {1, 2} else 0
         try:
@@ -197,6 +207,12 @@ class Power9Radix:
         )
         return silent.access(access, address)
 
+    def batch_stage(self, batch: Batch) -> Stage:
+        """Return what makes many accesses at once (:mod:`nestmmu.batch`)."""
+        from nestmmu_ppc64_radix.many import CpuStage  # noqa: PLC0415  (numpy, and only for batches)
+
+        return CpuStage(self, batch)
+
     def context(self, access: Access, address: int) -> tuple[HardwareTag, Hashable] | None:
         """Return the LPID, and what else a translation hangs on: PID, relocation, MSR[HV, PR], AMR, IAMR."""
         registers = self.registers
@@ -206,8 +222,7 @@ class Power9Radix:
         if hv and (not relocated or quadrant in {0, 3}):
             return None
         keys = (relocated, hv, registers.msr & MSR_PR, registers.amr, registers.iamr)
-        pid = registers.pidr if relocated and quadrant in {0, 1} else 0
-        return HardwareTag(registers.lpidr), (pid, *keys)
+        return HardwareTag(registers.lpidr), (self._process(access, address), *keys)
 
     def translation(self, access: Access, address: int, result: Reached | Interrupt) -> Translation | None:
         """Return a result as something for a TLB to keep; None for an interrupt, and for what no table translated."""
@@ -215,7 +230,14 @@ class Power9Radix:
         if place is None or isinstance(result, Interrupt) or result.guest is None:
             return None
         start, output, guest = page_of(address, result.address, result.guest, result.page_shift)
-        return Translation(*place, start, result.page_shift, output, guest, result.permissions)
+        process = self._process(access, address)
+        return Translation(*place, start, result.page_shift, output, guest, result.permissions, process)
+
+    def _process(self, access: Access, address: int) -> int | None:
+        """Return the PID whose tree translates an access; None without relocation."""
+        if not self.registers.msr & (MSR_IR if access is _FETCH else MSR_DR):
+            return None
+        return self.registers.pidr if address >> 62 in {0, 1} else 0
 
     def reached(self, translation: Translation, address: int) -> Reached:
         """Return a kept translation as an access would have ended."""
@@ -240,14 +262,14 @@ class Power9Radix:
 
     def _translate(self, access: Access, address: int, lpid: int, quadrant: int | None) -> Reached:
         hv = self.registers.msr & MSR_HV
-        dw0, dw1 = self._pate(lpid, address, access)
+        dw0, dw1 = self.pate(lpid, address, access)
         partition = self._partitions.get(dw0)
         if partition is None:
             self._bound_cache()
             partition = self._partitions[dw0] = _Partition(self, dw0)
         self.partition_walker.owner = lpid
         if quadrant is None:
-            guest = address & _EA_WITHOUT_QUADRANT
+            guest = address & EA_WITHOUT_QUADRANT
             return Reached(*self._partition_scoped(partition, guest, access), guest)
         pid = 0 if quadrant in {2, 3} else self.registers.pidr
         own = hv and lpid == 0
@@ -262,7 +284,7 @@ class Power9Radix:
         if len(self._partitions) > 4096:  # noqa: PLR2004  (as many as there are LPIDs)
             self._partitions.clear()
 
-    def _pate(self, lpid: int, address: int, access: Access) -> tuple[int, int]:
+    def pate(self, lpid: int, address: int, access: Access) -> tuple[int, int]:
         """Return the partition-table entry of ``lpid``; its configuration checked."""
         where = pate_address(self.registers.ptcr, lpid)
         try:
@@ -290,14 +312,11 @@ class Power9Radix:
         self, partition: _Partition, walker: RadixWalker, dw1: int, pid: int, address: int, access: Access
     ) -> tuple[int, int, int]:
         """Translate an effective address to (guest real address, page shift, permissions)."""
-        size = table_bytes(dw1)
-        base = dw1 & PRTB
-        if dw1 & PRTS > LARGEST_TABLE_FIELD or base & (size - 1):
-            raise walker.fault(FaultKind.MALFORMED, address, access)
-        if pid * PATE_BYTES >= size:
-            raise walker.fault(FaultKind.NOT_PRESENT, address, access)
+        where = prte_address(dw1, pid)
+        if isinstance(where, FaultKind):
+            raise walker.fault(where, address, access)
         try:
-            word = self._load_physical(partition.locate(base + pid * PATE_BYTES, _LOAD))
+            word = self._load_physical(partition.locate(where, _LOAD))
         except OutsideMemoryError:
             raise walker.fault(FaultKind.UNREADABLE, address, access) from None
         except Fault as fault:
@@ -305,7 +324,7 @@ class Power9Radix:
             raise
         if word & RTS != RTS_52_BITS:
             raise walker.fault(FaultKind.MALFORMED, address, access)
-        raw = walker.find_raw(word & RPDB, word & RPDS, address & _EA_WITHOUT_QUADRANT, access)
+        raw = walker.find_raw(word & RPDB, word & RPDS, address & EA_WITHOUT_QUADRANT, access)
         entry = raw[2]
         if access is _FETCH and entry & ATT == ATT_NON_IDEMPOTENT:
             raise walker.fault(FaultKind.ATTRIBUTE, address, access, Found._make(raw))

@@ -17,12 +17,12 @@ from nestmmu_ppc64_book3s.interrupts import (
 from nestmmu_ppc64_book3s.registers import MSR_HV
 from nestmmu_ppc64_radix.exits import RESUME_GUEST, RESUME_HOST
 from nestmmu_ppc64_radix.guest_state import VECTOR_HFU
-from nestmmu_ppc64_radix.nested_hcalls import NestedHcalls
+from nestmmu_ppc64_radix.nested_hcalls import process_scopes
 
 if TYPE_CHECKING:
     from nestmmu.addresses import HardwareTag
     from nestmmu_ppc64_radix.exits import HvExit
-    from nestmmu_ppc64_radix.nested_hcalls import RptRequest
+    from nestmmu_ppc64_radix.nested_hcalls import NestedHcalls, RptRequest
 
 VECTOR_SRESET = 0x100
 VECTOR_HDEC = 0x980
@@ -135,14 +135,14 @@ def _facility(record: HvExit, about: Circumstances) -> Decision:
 def flush_process(
     hcalls: NestedHcalls, lpid: HardwareTag, request: RptRequest
 ) -> list[tuple[HardwareTag, int, int, int, int, int]]:
-    """Return the flushes of an H_RPT_INVALIDATE that L2 itself makes (``kvmppc_nested_h_rpt_invalidate``).
+    """Do the flushes of an H_RPT_INVALIDATE that L2 itself makes (``kvmppc_nested_h_rpt_invalidate``).
 
     Neither the target nor the order of start and end is looked at.
 
-    :param hcalls: those of L1; its own log of flushes stays as it is.
+    :param hcalls: those of L1; its own log of process-scoped flushes stays as it is.
     :param lpid: the one that the CPU uses for L2: ``shadow_lpid``.
     :returns: (LPID, RIC, IS, PID, address, page shift), in order.
     """
-    of_l2 = NestedHcalls(hcalls.host, hcalls.guest, hcalls.nested)
-    of_l2.process_scoped(request)
-    return [(lpid, *flush) for flush in of_l2.process_flushes]
+    scopes = process_scopes(request)
+    hcalls.emit(lpid, scopes)
+    return [(lpid, *scope) for scope in scopes]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nestmmu.images import NestImage
     from nestmmu.memory import Memory
     from nestmmu.nests import Nest
-    from nestmmu.protocols import Cpu, CpuFactory, Reflector, Replayer, WalkerFactory
+    from nestmmu.protocols import Cpu, CpuFactory, Invalidator, Reflector, Replayer, WalkerFactory
     from nestmmu.quirks import QuirkInfo
     from nestmmu.stack import Machine
     from nestmmu.vectors import Vectors
@@ -49,6 +49,16 @@ def nestmmu_reflector(arch: str) -> Reflector | None:
     from nestmmu_ppc64_radix import exits  # noqa: PLC0415  (lazy: see the module)
 
     return exits
+
+
+@hookimpl
+def nestmmu_invalidator(arch: str) -> Invalidator | None:
+    """Return what a tlbie makes the hardware forget."""
+    if arch != ARCH:
+        return None
+    from nestmmu_ppc64_radix import scopes  # noqa: PLC0415  (lazy: see the module)
+
+    return scopes
 
 
 @hookimpl

@@ -14,12 +14,14 @@ from nestmmu.points import Point
 from nestmmu_ppc64_book3s import hcalls
 from nestmmu_ppc64_book3s.partition import KVM_NESTED_PATS, PATB, PATS
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_HV, MSR_SF, Registers
-from nestmmu_ppc64_book3s.tlbie import IS_LPID, IS_PAGE, RIC_ALL, RIC_TLB, SHIFT_APS, Tlbie
+from nestmmu_ppc64_book3s.tlbie import IS_LPID, IS_PAGE, IS_PID, RIC_ALL, RIC_PWC, RIC_TLB, SHIFT_APS, Tlbie
 from nestmmu_ppc64_radix.cpu import Power9Radix, Reached
 from nestmmu_ppc64_radix.nested_tlbie import NestedTlbie
 from nestmmu_ppc64_radix.quirks import Quirk
+from nestmmu_ppc64_radix.scopes import decode as decode_tlbie
 
 if TYPE_CHECKING:
+    from nestmmu.addresses import HardwareTag
     from nestmmu.nested_guests import NestedGuests
     from nestmmu.points import Steps
     from nestmmu_ppc64_radix.kvm import KvmGuest, KvmHv, KvmNestedGuest
@@ -62,18 +64,38 @@ class RptRequest:
     end: int
 
 
-class NestedHcalls:
-    """The hypercalls of one L1.
+ProcessScope = tuple[int, int, int, int, int]
+"""A process-scoped flush: (RIC, IS, PID, address, page shift)."""
 
-    :param process_flushes: told of each process-scoped flush: (RIC, IS, PID, address, page shift).
-    """
+
+def process_scopes(request: RptRequest) -> list[ProcessScope]:
+    """Return the flushes of a process that a request comes to, in order."""
+    pid, kinds = request.identity, request.type
+    if kinds & hcalls.H_RPTI_TYPE_ALL == hcalls.H_RPTI_TYPE_ALL:
+        return [(RIC_ALL, IS_PID, pid, 0, 0)]
+    found = [(RIC_PWC, IS_PID, pid, 0, 0)] if kinds & hcalls.H_RPTI_TYPE_PWC else []
+    if not kinds & hcalls.H_RPTI_TYPE_TLB:
+        return found
+    whole = (RIC_TLB, IS_PID, pid, 0, 0)
+    if request.start == 0 and request.end == _ALL_ADDRESSES:
+        return [*found, whole]
+    for shift in (shift for shift, bit in hcalls.H_RPTI_PAGES.items() if request.pages & bit):
+        if (request.end - request.start) >> shift > MOST_PAGES:
+            return [*found, whole]
+        addresses = range(request.start, max(request.end, request.start + 1), 1 << shift)
+        found += [(RIC_TLB, IS_PAGE, pid, address, shift) for address in addresses]
+    return found
+
+
+class NestedHcalls:
+    """The hypercalls of one L1."""
 
     def __init__(self, host: KvmHv, guest: KvmGuest, nested: NestedGuests[KvmNestedGuest]) -> None:
         self.host = host
         self.guest = guest
         self.nested = nested
         self.tlbie = NestedTlbie(host, guest, nested)
-        self.process_flushes: list[tuple[int, int, int, int, int]] = []
+        self.process_flushes: list[ProcessScope] = []
         """Process-scoped flushes that L1 asked for: (RIC, IS, PID, address, page shift), in order."""
 
     def set_partition_table(self, ptcr: int) -> int:
@@ -149,24 +171,16 @@ class NestedHcalls:
 
     def process_scoped(self, request: RptRequest) -> None:
         """Flush translations of one of L1's processes (``do_tlb_invalidate`` of the kernel's H7)."""
-        pid, kinds = request.identity, request.type
-        whole = (hcalls.H_RPTI_TYPE_ALL, hcalls.H_RPTI_TYPE_PWC)
-        if kinds & whole[0] == whole[0]:
-            self.process_flushes.append((2, 1, pid, 0, 0))
-            return
-        if kinds & whole[1]:
-            self.process_flushes.append((1, 1, pid, 0, 0))
-        if not kinds & hcalls.H_RPTI_TYPE_TLB:
-            return
-        if request.start == 0 and request.end == _ALL_ADDRESSES:
-            self.process_flushes.append((0, 1, pid, 0, 0))
-            return
-        for shift in (shift for shift, bit in hcalls.H_RPTI_PAGES.items() if request.pages & bit):
-            if (request.end - request.start) >> shift > MOST_PAGES:
-                self.process_flushes.append((0, 1, pid, 0, 0))
-                return
-            for address in range(request.start, max(request.end, request.start + 1), 1 << shift):
-                self.process_flushes.append((0, 0, pid, address, shift))
+        found = process_scopes(request)
+        self.process_flushes += found
+        self.emit(self.guest.tag, found)
+
+    def emit(self, lpid: HardwareTag, scopes: list[ProcessScope]) -> None:
+        """Give process-scoped flushes of one LPID to the hardware."""
+        for ric, scope, pid, address, shift in scopes:
+            operands = Tlbie(ric, 1, 1, scope, SHIFT_APS.get(shift, 0), address >> 12, lpid, pid)
+            for flush in decode_tlbie(operands):
+                self.host.flush(flush)
 
     def copy_tofrom_guest(self, request: CopyRequest) -> Steps[int]:
         """Do H_COPY_TOFROM_GUEST (``kvmhv_copy_tofrom_guest_nested``): what is not in the shadow is not there."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nestmmu.translations import FaultSummary
     from nestmmu.vectors import RecordedAccess
 
+Mode = tuple[bool, bool, bool, Access]
 FETCHES = {VECTOR_ISI, VECTOR_ISEG, VECTOR_HISI}
 
 
@@ -42,17 +43,15 @@ def memory_of(scene: Scene) -> PhysicalMemory:
     return memory
 
 
-def modes(scene: Scene) -> dict[tuple[bool, bool, bool, Access], list[RecordedAccess]]:
-    found = defaultdict(list)
+def modes(scene: Scene) -> dict[Mode, list[RecordedAccess]]:
+    found: dict[Mode, list[RecordedAccess]] = defaultdict(list)
     for one in scene.accesses:
-        mode = tuple(bool(one.fields.get(name)) for name in ("hv", "pr", "real"))
-        found[(*mode, one.access)].append(one)
-    return found  # type: ignore[return-value]  (three booleans)
+        hv, pr, real = (bool(one.fields.get(name)) for name in ("hv", "pr", "real"))
+        found[hv, pr, real, one.access].append(one)
+    return found
 
 
-def cpu_of(
-    vectors: Vectors, scene: Scene, mode: tuple[bool, bool, bool, Access], memory: PhysicalMemory
-) -> Power9Radix:
+def cpu_of(vectors: Vectors, scene: Scene, mode: Mode, memory: PhysicalMemory) -> Power9Radix:
     hv, pr, real, access = mode
     registers = Registers.from_recorded(scene.registers)
     registers.msr = machine_state(hv=hv, pr=pr, real=real, fetch=access is Access.FETCH)

@@ -1,4 +1,4 @@
-"""Two L1s with two L2s each on one host with two cores, changed in any order: the invariants and the truth, every step."""
+"""Two L1s with two L2s each, on a host with two cores, changed in any order: invariants and truth at every step."""
 
 from __future__ import annotations
 
@@ -350,46 +350,48 @@ class PowerNests(RuleBasedStateMachine):
         one = self.l1s[number]
         if not one.pages[lpid]:
             return
-        index = pick % len(one.pages[lpid])
-        start = sorted(one.pages[lpid])[index]
-        leaf = one.pages[lpid][start]
-        inner = small * KIB64 if leaf.size == MIB2 else 0
-        target = leaf.target + inner
+        start = sorted(one.pages[lpid])[pick % len(one.pages[lpid])]
+        inner = small * KIB64 if one.pages[lpid][start].size == MIB2 else 0
         self._access(one, lpid, start + inner + OFFSET, first)
         for what in between:
-            chunk, offset = divmod(target - DATA.base, MIB2)
-            if what == "change":
-                self.change(number, lpid, index, bits, form)
-            elif what == "remap":
-                at = one.pages[lpid][start]
-                moved = DATA.base + (target - DATA.base + MIB2) % (4 * MIB2)
-                one.clear(lpid, start)
-                one.put(lpid, start, attrs.evolve(at, target=moved - inner))
-                one.invalidate(form, lpid, start, at.size)
-            elif what == "resize":
-                large = one.pages[lpid][start].size == MIB2
-                to = 4 if target >= DEVICE else chunk
-                self.map(number, lpid, start // MIB2, small=0, large=not large, to=to, bits=bits, form=form)
-                leaf, start, inner = self._leaf_at(one, lpid, start // MIB2 * MIB2)
-                target = leaf.target + inner
-            elif what == "log":
-                self.switch_log(number, on=True)
-            elif what == "take":
-                self.take_log(number)
-            elif what == "release":
-                self.release(number, lpid, again=True)
-            elif what == "migrate":
-                self.migrate()
-            elif target < DEVICE and what == "age":
-                self.age(number, chunk, offset // KIB64)
-            elif target < DEVICE:
-                self.host_unmap(number, chunk, None if what == "move" else offset // KIB64, moves=True)
+            self._happen_to_l1s(what, number, lpid, start, bits, form)
+            if what == "resize":
+                start, inner = start // MIB2 * MIB2, 0
+            target = one.pages[lpid][start].target + inner
+            if target < DEVICE:
+                self._happen_to_l0s(what, number, target)
+        if "release" in between:
+            self.release(number, lpid, again=True)
+        if "migrate" in between:
+            self.migrate()
         self._access(one, lpid, start + inner + OFFSET, second)
 
-    @staticmethod
-    def _leaf_at(one: Level1, lpid: int, start: int) -> tuple[Leaf, int, int]:
-        """Return (leaf, its start, 0) of the page that was just mapped."""
-        return one.pages[lpid][start], start, 0
+    def _happen_to_l1s(self, what: str, number: int, lpid: int, start: int, bits: int, form: str) -> None:
+        """Change the page at ``start`` in L1's table."""
+        one = self.l1s[number]
+        leaf = one.pages[lpid][start]
+        if what == "change":
+            self.change(number, lpid, sorted(one.pages[lpid]).index(start), bits, form)
+        elif what == "remap":
+            one.clear(lpid, start)
+            target = DATA.base + (leaf.target - DATA.base + MIB2) % (4 * MIB2)
+            one.put(lpid, start, attrs.evolve(leaf, target=target))
+            one.invalidate(form, lpid, start, leaf.size)
+        elif what == "resize":
+            to = (leaf.target - DATA.base) // MIB2
+            self.map(number, lpid, start // MIB2, small=0, large=leaf.size != MIB2, to=to, bits=bits, form=form)
+
+    def _happen_to_l0s(self, what: str, number: int, target: int) -> None:
+        """Change what L0 keeps behind an address of L1."""
+        chunk, offset = divmod(target - DATA.base, MIB2)
+        acts = {
+            "log": lambda: self.switch_log(number, on=True),
+            "take": lambda: self.take_log(number),
+            "age": lambda: self.age(number, chunk, offset // KIB64),
+            "unmap": lambda: self.host_unmap(number, chunk, offset // KIB64, moves=False),
+            "move": lambda: self.host_unmap(number, chunk, None, moves=True),
+        }
+        acts.get(what, lambda: None)()
 
     @rule(number=NUMBERS, chunk=CHUNKS, small=st.none() | SMALLS, moves=st.booleans())
     def host_unmap(self, number: int, chunk: int, small: int | None, moves: bool) -> None:
