@@ -5,16 +5,21 @@ Entries are uint64 whatever their size in memory; shifts are log2 of bytes, as a
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nestmmu.addresses import low_mask
 from nestmmu.errors import NestmmuError
+from nestmmu.extents import ACCESSED, ATTRIBUTE_SHIFT, DIRTY
 from nestmmu.faults import FaultKind
+from nestmmu.formats import NEVER
 from nestmmu.translations import MOST_LEVELS, kind_number
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from nestmmu.formats import Match, RadixFormat
@@ -23,14 +28,16 @@ NOT_PRESENT = kind_number(FaultKind.NOT_PRESENT)
 MALFORMED = kind_number(FaultKind.MALFORMED)
 LEAF, TABLE = 0, 255
 """What :meth:`EntryArrays.classify` says of entries that are no fault."""
-_MOST_PERMISSION_BITS = 14
+_MOST_PACKED = 14
+_NARROW_GAP = 3
 _WIDEST_INDEX = 40
 """Index bits of a table that no memory holds; the scalar path allows what a format declares."""
 
 
 def matches(match: Match, entries: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Tell which entries match."""
-    return (entries & np.uint64(match.mask)) == np.uint64(match.value & low_mask(64))
+    found: NDArray[np.bool_] = (entries & np.uint64(match.mask)) == np.uint64(match.value & low_mask(64))
+    return found
 
 
 class EntryArrays:
@@ -44,42 +51,70 @@ class EntryArrays:
         levels = form.levels
         widest = max(bits for level in levels for bits in level.index_bits)
         bits = max(form.output_mask, form.table_mask).bit_length() + form.address_shift
-        runs = _runs(form.permission_mask)
-        self.permission_bits = sum(width for _, width in runs)
+        self.permission_bits = PackedBits(form.permission_mask)
+        self.flag_bits = PackedBits(form.accessed | form.dirty | form.attributes)
+        packed = max(self.permission_bits.count, self.flag_bits.count, form.attributes.bit_count() + ATTRIBUTE_SHIFT)
         wide = bits > 64 or form.input_bits > 64 or form.entry_bytes not in {1, 2, 4, 8}  # noqa: PLR2004  (64-bit words)
-        if wide or len(levels) >= MOST_LEVELS or widest > _WIDEST_INDEX or self.permission_bits > _MOST_PERMISSION_BITS:
+        if wide or len(levels) >= MOST_LEVELS or widest > _WIDEST_INDEX or packed > _MOST_PACKED:
             message = f"{form.name} is too large a format to translate in batches; translate one address at a time"
             raise NestmmuError(message)
-        self.runs = runs
-        self.permission_table = self._permission_table()
+        self.permission_table = np.array([*map(form.permissions_of, self.permission_bits.values())], np.uint8)
+        self.flag_table = np.array([*map(self._flags_of, self.flag_bits.values())], np.uint16)
         self.scale = form.entry_bytes.bit_length() - 1
+        self.tests = self._tests()
+        """(mask, value) by level, shape (levels, 2): an entry that matches is valid and a leaf, and nothing else is."""
         self.legal_widths = [np.array(level.index_bits, np.uint64) for level in levels]
 
-    def _permission_table(self) -> NDArray[np.uint8]:
-        """Return what the format says of every value of the bits that it looks at, by these bits side by side."""
-        table = np.zeros(1 << self.permission_bits, np.uint8)
-        for packed in range(len(table)):
-            entry, taken = 0, 0
-            for shift, width in self.runs:
-                entry |= (packed >> taken & low_mask(width)) << shift
-                taken += width
-            table[packed] = self.format.permissions_of(entry)
-        return table
+    def _tests(self) -> NDArray[np.uint64]:
+        form = self.format
+        tests = np.zeros((len(form.levels), 2), np.uint64)
+        for depth, level in enumerate(form.levels):
+            both = form.valid.mask & level.leaf.mask
+            clash = (form.valid.value ^ level.leaf.value) & both
+            mask, value = form.valid.mask | level.leaf.mask, form.valid.value | level.leaf.value
+            tests[depth] = (NEVER.mask, NEVER.value) if clash or not level.may_leaf else (mask, value)
+        return tests
 
     def permissions(self, entries: NDArray[np.uint64]) -> NDArray[np.uint8]:
         """Return what leaves permit."""
-        index = np.zeros(len(entries), np.uint64)
-        taken = 0
-        for shift, width in self.runs:
-            index |= (entries >> np.uint64(shift) & np.uint64(low_mask(width))) << np.uint64(taken)
+        return self.permission_table[self.permission_bits.index(entries)]
+
+    def flags(self, entries: NDArray[np.uint64]) -> NDArray[np.uint16]:
+        """Return accessed, dirty and attributes of leaves, as :class:`~nestmmu.extents.Extents` has them."""
+        return self.flag_table[self.flag_bits.index(entries)]
+
+    def _flags_of(self, entry: int) -> int:
+        form = self.format
+        flags, taken = 0, ATTRIBUTE_SHIFT
+        for mask, flag in ((form.accessed, ACCESSED), (form.dirty, DIRTY)):
+            flags |= flag if mask and entry & mask == mask else 0
+        for shift, width in runs_of(form.attributes):
+            flags |= (entry >> shift & low_mask(width)) << taken
             taken += width
-        return self.permission_table[index]
+        return flags
 
     def outputs(self, entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Return the addresses in leaves, in bytes, not aligned to the page."""
         return (entries & np.uint64(self.format.output_mask)) << np.uint64(self.format.address_shift)
 
-    def classify(self, entries: NDArray[np.uint64], depth: int, lows: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    def leaves(
+        self, entries: NDArray[np.uint64], depth: int, lows: NDArray[np.uint64] | np.uint64
+    ) -> NDArray[np.bool_]:
+        """Tell which entries of level ``depth`` are well-formed leaves.
+
+        :param lows: masks of the offset in a leaf's page.
+        """
+        mask, value = self.tests[depth]
+        good: NDArray[np.bool_] = (entries & mask) == value
+        for match in self.format.reserved:
+            good &= ~matches(match, entries)
+        if self.format.strict_output:
+            good &= self.outputs(entries) & lows == 0
+        return good
+
+    def classify(
+        self, entries: NDArray[np.uint64], depth: int, lows: NDArray[np.uint64] | np.uint64
+    ) -> NDArray[np.uint8]:
         """Return what each entry of level ``depth`` is: LEAF, TABLE or the number of a fault's kind.
 
         :param lows: masks of the offset in a leaf's page.
@@ -109,13 +144,17 @@ class EntryArrays:
             bits = entries & np.uint64(form.width_mask)
         else:
             bits = np.full(len(entries), form.next_bits(0, depth), np.uint64)
-        legal = np.isin(bits, self.legal_widths[depth + 1]) if depth + 1 < len(form.levels) else bits > bits
+        legal = (
+            np.isin(bits, self.legal_widths[depth + 1])
+            if depth + 1 < len(form.levels)
+            else np.zeros(len(bits), np.bool_)
+        )
         lows = np.where(legal, (np.uint64(form.entry_bytes) << np.where(legal, bits, 0)) - np.uint64(1), np.uint64(0))
         aligned = bases & lows == 0
         return legal, aligned, bases & ~lows, bits
 
 
-def _runs(mask: int) -> list[tuple[int, int]]:
+def runs_of(mask: int) -> list[tuple[int, int]]:
     """Return (lowest bit, how many) of each run of bits in a mask, lowest first."""
     runs = []
     bit = 0
@@ -127,3 +166,45 @@ def _runs(mask: int) -> list[tuple[int, int]]:
         runs.append((bit, width))
         bit += width
     return runs
+
+
+class PackedBits:
+    """Some bits of entries, side by side: an index into a table of what they mean."""
+
+    def __init__(self, mask: int) -> None:
+        self.runs: list[tuple[int, int]] = []
+        for shift, width in runs_of(mask):
+            low, bits = self.runs[-1] if self.runs else (0, 0)
+            if bits and shift - low - bits < _NARROW_GAP:  # the few bits between cost less than a second run
+                self.runs[-1] = low, shift + width - low
+            else:
+                self.runs.append((shift, width))
+        self.count = sum(width for _, width in self.runs)
+
+    def index(self, entries: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the bits of each entry, packed."""
+        index, taken = np.zeros(0, np.uint64), 0
+        for shift, width in self.runs:
+            bits = entries >> np.uint64(shift) if shift else entries
+            bits = bits & np.uint64(low_mask(width))
+            index = index | bits << np.uint64(taken) if taken else bits
+            taken += width
+        return index.view(np.int64) if self.runs else np.zeros(len(entries), np.int64)
+
+    def values(self) -> Iterator[int]:
+        """Yield an entry for each index: with its bits, and no others."""
+        for packed in range(1 << self.count):
+            entry = taken = 0
+            for shift, width in self.runs:
+                entry |= (packed >> taken & low_mask(width)) << shift
+                taken += width
+            yield entry
+
+
+@functools.lru_cache(maxsize=64)
+def entry_arrays(table_format: RadixFormat) -> EntryArrays:
+    """Return the fields of a format, made once.
+
+    :raises NestmmuError: as :class:`EntryArrays` does.
+    """
+    return EntryArrays(table_format)

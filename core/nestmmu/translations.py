@@ -96,7 +96,8 @@ class Translations:
     @property
     def complete(self) -> NDArray[np.bool_]:
         """Which ended in an address."""
-        return self.faults == 0
+        complete: NDArray[np.bool_] = self.faults == 0
+        return complete
 
     def fault(self, index: int) -> FaultSummary | None:
         """Return what became of one, or None where it ended in an address."""
@@ -165,10 +166,3 @@ class StageNames:
     def names(self) -> tuple[str, ...]:
         """Return the names by their places."""
         return tuple(self._numbers)
-
-    def adopt(self, codes: NDArray[np.uint16], names: Sequence[str]) -> NDArray[np.uint16]:
-        """Return codes that refer to other names as codes that refer to these."""
-        places = np.array([self.number(name) for name in names] or [0], np.uint16)
-        own = codes & np.uint16((1 << STAGE_SHIFT) - 1)
-        moved = own | places[codes >> np.uint16(STAGE_SHIFT)] << np.uint16(STAGE_SHIFT)
-        return np.where(codes != 0, moved, np.uint16(0))
