@@ -124,7 +124,7 @@ class Fixture:
 
     def shadow(self, address: int = N) -> tuple[int, int] | None:
         """Return (entry, page shift) of the shadow's leaf for an address of L2, or None."""
-        *seen, (shift, _) = self._words(self.nested.shadow.table.root.base, address)
+        *seen, (shift, _) = self._words(self.nested.tree.table.root.base, address)
         entry = seen[-1][1]
         return (entry, shift) if entry >> 62 == 3 else None
 

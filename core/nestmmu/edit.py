@@ -256,6 +256,10 @@ class TableEditor:
             found = walker.as_found(place.entry, place.entry_address, self.depths[place.shift], place.shift)
             self.removed(walker.mapping(place.start, found))
 
+    def free(self) -> None:
+        """Free the root of a table that is empty."""
+        self.allocator.free(self.table.root.base)
+
     def add_flags(self, address: int, *, accessed: bool, dirty: bool) -> bool:
         """Set accessed or dirty in the leaf of ``address``; no flush is needed for that.
 

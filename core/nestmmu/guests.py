@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nestmmu.addresses import AssignedTag, HardwareTag, align_down
 from nestmmu.habits import NO_HABITS
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nestmmu.edit import TableEditor
     from nestmmu.mappings import Mapping
     from nestmmu.memory import Memory
-    from nestmmu.radix import RadixTable
+    from nestmmu.shadow import GuestTable, ShadowTable
     from nestmmu.slots import Backing, Slots
 
 
@@ -22,10 +22,10 @@ class NestedGuest:
 
     :param assigned: the tag by which the guest hypervisor calls it.
     :param tag: the tag that the host allocated.
-    :param shadow: the shadow table's editor.
+    :param shadow: the shadow table.
     """
 
-    def __init__(self, assigned: AssignedTag, tag: HardwareTag, shadow: TableEditor) -> None:
+    def __init__(self, assigned: AssignedTag, tag: HardwareTag, shadow: ShadowTable) -> None:
         self.assigned = assigned
         self.tag = tag
         self.shadow = shadow
@@ -33,8 +33,13 @@ class NestedGuest:
         """Who holds it: the guest's own table of nested guests, and whoever uses it now."""
         self.placement = Placement()
         """Where its virtual CPUs ran."""
-        self.table: RadixTable | None = None
+        self.table: GuestTable | None = None
         """The guest hypervisor's table for it, where the host has read the root; in the guest hypervisor's memory."""
+
+    @property
+    def tree(self) -> TableEditor:
+        """The shadow table, where it is a tree."""
+        return cast("TableEditor", self.shadow)
 
 
 class Guest:

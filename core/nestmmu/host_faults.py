@@ -19,9 +19,9 @@ from nestmmu.slots import congruent, fits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nestmmu.edit import TableEditor
     from nestmmu.guests import Guest
     from nestmmu.points import Steps
+    from nestmmu.shadow import ShadowTable
     from nestmmu.slots import Slot
 
 NO_PAGE = "EFAULT"
@@ -30,7 +30,7 @@ NO_TABLE = "ENOMEM"
 
 
 def insert(
-    guest: Guest, table: TableEditor, address: int, entry: int, depth: int,
+    guest: Guest, table: ShadowTable, address: int, entry: int, depth: int,
     snapshot: int, added: Callable[[], None] | None = None,
 ) -> Steps[Insertion]:  # fmt: skip
     """Insert a leaf into a table of the guest's host, unless what is behind the guest's memory changed.
@@ -77,15 +77,18 @@ def page_depth(guest: Guest, slot: Slot, address: int, page_shift: int, target: 
     return depths[best]
 
 
-def instantiate(guest: Guest, slot: Slot, address: int, *, write: bool, read_only: bool) -> Steps[str]:
+def instantiate(
+    guest: Guest, slot: Slot, address: int, *, write: bool, read_only: bool, snapshot: int | None = None
+) -> Steps[str]:
     """Map the host's page behind ``address`` into the host's table for the guest.
 
     A page that the host may write at once is mapped writable and dirty, whatever the access; another only for a store.
 
     :param read_only: whether the slot must not be written.
+    :param snapshot: of the guest, from when ``slot`` was found; None: it was found just now.
     :returns: "" or the name of an error: EFAULT (the host has no page), EAGAIN (raced), ENOMEM (no page for a table).
     """
-    snapshot = guest.snapshot()
+    snapshot = guest.snapshot() if snapshot is None else snapshot
     yield Point.PREEMPT
     page = None if guest.backing is None else guest.backing.page(slot, address, write=write)
     if page is None:
@@ -129,7 +132,7 @@ class HostFaultHandler:
             return refused
         fault, guest = exit_.fault, self.guest
         address, store = fault.input_address, fault.access is Access.STORE
-        slot = guest.slots.find(address)
+        slot, snapshot = guest.slots.find(address), guest.snapshot()
         if slot is None:
             return self.outside(exit_, address)
         if slot.read_only and store:
@@ -140,7 +143,9 @@ class HostFaultHandler:
             yield Point.UNLOCK
             if done:
                 return RESUME
-        error = yield from instantiate(guest, slot, address, write=store, read_only=slot.read_only)
+        error = yield from instantiate(
+            guest, slot, address, write=store, read_only=slot.read_only, snapshot=snapshot
+        )
         return RESUME if error in {"", RACED} else Outcome(Verdict.FAIL, error=error)
 
 

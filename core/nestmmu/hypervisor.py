@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nestmmu.formats import RadixFormat
     from nestmmu.mappings import Mapping
     from nestmmu.memory import Memory
+    from nestmmu.shadow import ShadowTable
 
 R = TypeVar("R")
 MOST_TRIES = 64
@@ -85,12 +86,19 @@ class Hypervisor:
         editor.habits = self.habits
         return editor
 
+    def make_shadow(self, tag: HardwareTag) -> ShadowTable:
+        """Return an empty shadow table: a tree of the hypervisor's own format.
+
+        :raises OutOfPagesError: if there is no page for it.
+        """
+        return self.edit(self.new_root(), tag)
+
     def make_nested(self, assigned: AssignedTag, tag: HardwareTag) -> NestedGuest:
         """Return a guest's guest with an empty shadow table, known to no one yet.
 
         :raises OutOfPagesError: if there is no page for the root.
         """
-        shadow = self.edit(self.new_root(), tag)
+        shadow = self.make_shadow(tag)
         shadow.removed = lambda leaf: self.tell(EventKind.SHADOW_REMOVE, tag, leaf.input_address, leaf)
         shadow.heard = lambda: self.announce is not None
         made = self.nested_type(assigned, tag, shadow)
@@ -108,7 +116,7 @@ class Hypervisor:
         """Free a nested guest's shadow, its root included; the hardware's root is the architecture's to clear."""
         nested.shadow.clear_tree()
         nested.shadow.flush(Flush(nested.tag, FlushKind.TAG))
-        self.allocator.free(nested.shadow.table.root.base)
+        nested.shadow.free()
 
     def add_nested(self, guest: Guest, assigned: AssignedTag, tag: HardwareTag) -> NestedGuest:
         """Begin to keep a guest's guest: with an empty shadow table."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from nestmmu.addresses import align_down
+from nestmmu.edit import TableEditor
 from nestmmu.errors import NestmmuError
 from nestmmu.faults import Fault
 from nestmmu.quirks import Invariant
@@ -19,7 +20,6 @@ from nestmmu.slots import fits
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nestmmu.edit import TableEditor
     from nestmmu.guests import Guest, NestedGuest
     from nestmmu.mappings import Mapping
 
@@ -38,7 +38,8 @@ def violations(guest: Guest) -> list[Violation]:
     for nested in guest.nested.values():
         for leaf in nested.shadow.table.leaves():
             found.extend(_leaf(guest, nested, leaf))
-        found.extend(_lifetime(nested.shadow))
+        if isinstance(nested.shadow, TableEditor):
+            found.extend(_lifetime(nested.shadow))
     found.extend(_inside_slots(guest))
     found.extend(_lifetime(guest.table))
     return found

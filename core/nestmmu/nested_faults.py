@@ -88,6 +88,15 @@ class NestedFaultHandler:
             return Outcome(Verdict.FAIL, error="EINVAL")
         return None
 
+    def mark(self, outer: Mapping, fault: Fault) -> Steps[Mapping]:
+        """Return the host's entry as it is to be composed.
+
+        Where hardware cannot fault for accessed or dirty in the shadow, they are set in it here.
+        """
+        del fault
+        yield from ()
+        return outer
+
     def out_of_tables(self) -> Outcome:
         """Return the outcome where there is no page for a table of the shadow."""
         return RESUME
@@ -151,19 +160,22 @@ class NestedFaultHandler:
         if slot.read_only and fault.access is Access.STORE:
             return read_only_store(exit_)
         snapshot = guest.snapshot()
-        outer = yield from self._host_entry(slot, fault, inner)
+        outer = yield from self._host_entry(slot, fault, inner, snapshot)
         if isinstance(outer, Outcome):
             return outer
+        outer = yield from self.mark(outer, fault)
         return (yield from self._shadow(nested, fault, inner, outer, snapshot))
 
-    def _host_entry(self, slot: Slot, fault: Fault, inner: Mapping) -> Steps[Mapping | Outcome]:
+    def _host_entry(self, slot: Slot, fault: Fault, inner: Mapping, snapshot: int) -> Steps[Mapping | Outcome]:
         guest, target = self.guest, inner.output_address
         store = fault.access is Access.STORE
         yield Point.LOCK
         outer = guest.table.lookup(target)
         yield Point.UNLOCK
         if outer is None or not outer.permissions & fault.access:
-            error = yield from instantiate(guest, slot, target, write=store, read_only=slot.read_only)
+            error = yield from instantiate(
+                guest, slot, target, write=store, read_only=slot.read_only, snapshot=snapshot
+            )
             if error and error != RACED:
                 return Outcome(Verdict.FAIL, error=error)
             outer = None if error else guest.table.lookup(target)

@@ -157,7 +157,7 @@ class TestLife:
         made = life.get()
         assert made is not None
         assert (made.assigned, made.tag, made.references) == (6, 3, 2)
-        assert life.root_word(3) == made.shadow.table.root.base
+        assert life.root_word(3) == made.tree.table.root.base
         assert life.get() is made
         assert life.get(create=False) is made
         assert made.references == 4
@@ -194,7 +194,7 @@ class TestLife:
         assert set(life.nest.allocator.used) == pages
         assert (3, "tag", 0, 0) in life.nest.flush_log()
         with pytest.raises(PoisonedError):
-            life.nest.memory.read(made.shadow.table.root.base, 4)
+            life.nest.memory.read(made.tree.table.root.base, 4)
         with pytest.raises(NestmmuError):
             finish(life.nested.put(made))
 

@@ -194,7 +194,11 @@ def test_no_invariant_breaks_while_every_level_is_busy(arch: str, depth: int, ev
     ("lost", "invariant"),
     [
         pytest.param(lambda demo: demo.stack.levels[1].hypervisor.listeners.pop(), Invariant.INVALIDATION, id="L1's"),
-        pytest.param(lambda demo: demo.stack.levels[0].hypervisor.listeners.__delitem__(slice(1, None)), Invariant.INVALIDATION, id="L0's"),
+        pytest.param(
+            lambda demo: demo.stack.levels[0].hypervisor.listeners.__delitem__(slice(1, None)),
+            Invariant.INVALIDATION,
+            id="L0's",
+        ),
     ],
 )
 def test_flushes_that_are_lost_break_an_invariant(lost, invariant: Invariant) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001

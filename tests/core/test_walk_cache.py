@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from toy_arch.cpu import ToyCpu, Trap
-from toy_arch.formats import GRUBBY, LOOK, PAGE, POKE, PRESENT, TOY, USED
-from toy_arch.hypervisor import ToyHypervisor
 
 from nestmmu.access import Access
 from nestmmu.addresses import HardwareTag
@@ -17,6 +14,9 @@ from nestmmu.memory import PhysicalMemory
 from nestmmu.plugins import Plugins
 from nestmmu.slots import LinearBacking, Slot, Slots
 from nestmmu.walk_cache import WalkCachePlugin
+from toy_arch.cpu import ToyCpu, Trap
+from toy_arch.formats import GRUBBY, LOOK, PAGE, POKE, PRESENT, TOY, USED
+from toy_arch.hypervisor import ToyHypervisor
 
 ROOTS, LEAF = 0x100, PRESENT | PAGE | LOOK | POKE | USED | GRUBBY
 LOAD = Access.LOAD

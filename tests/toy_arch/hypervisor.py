@@ -48,8 +48,8 @@ class ToyFaults(NestedFaultHandler):
                 base = self.guest.memory.load(self.guest.root_table + 4 * nested.assigned, 4, "little")
             except OutsideMemoryError:
                 base = 0
-        walker = RadixWalker(nested.shadow.format, self.guest.memory, "toy table")
-        nested.table = RadixTable(walker, Root(base, nested.shadow.widths[0])) if base else None
+        walker = RadixWalker(nested.tree.format, self.guest.memory, "toy table")
+        nested.table = RadixTable(walker, Root(base, nested.tree.widths[0])) if base else None
         return base != 0
 
     def retries_first(self, exit_: Exit) -> bool:
@@ -89,7 +89,7 @@ class ToyHypervisor(Hypervisor):
 
     def make_nested(self, assigned: AssignedTag, tag: HardwareTag) -> NestedGuest:
         nested = super().make_nested(assigned, tag)
-        self.set_root(tag, nested.shadow.table.root.base)
+        self.set_root(tag, nested.tree.table.root.base)
         return nested
 
     def release_nested(self, nested: NestedGuest) -> None:

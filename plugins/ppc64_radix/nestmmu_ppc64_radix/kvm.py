@@ -219,7 +219,7 @@ class KvmHv(Hypervisor):
         if tree_bits(pair[0]) == INPUT_BITS:
             nested.table = RadixTable(RadixWalker(KVM_WALK, guest.memory, STAGE), Root(*radix_root(pair[0])))
         if self.ptcr:
-            self.set_pate(nested.tag, PATE_HR | root_word(nested.shadow.table.root.base), nested.process_table)
+            self.set_pate(nested.tag, PATE_HR | root_word(nested.tree.table.root.base), nested.process_table)
 
     def nested_faults(self, guest: KvmGuest) -> KvmNestedFaults:
         """Return the handler of faults of ``guest``'s guests."""

@@ -127,7 +127,7 @@ class RadixNest:
         else:
             guest, nested = self._build(image, image.l0)
             self.guest, self.nested = guest, nested
-            l2 = KvmGuest(nested.tag, nested.shadow, self.memory, l2_slots, None, guest.base_shift)
+            l2 = KvmGuest(nested.tag, nested.tree, self.memory, l2_slots, None, guest.base_shift)
             registers = Registers(ptcr=_ptcr(image, "l0", image.l0), lpidr=nested.tag)
         self.l1_handler = KvmHostFaults(l2)
         self.cpu = Power9Radix(registers, self.memory)

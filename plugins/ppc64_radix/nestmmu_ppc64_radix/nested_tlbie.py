@@ -58,7 +58,7 @@ class NestedTlbie:
 
         What is asked for lies in 2**52 bytes; address bits above are not looked at, as in L1's own walk.
         """
-        span = 1 << nested.shadow.format.input_bits
+        span = 1 << nested.tree.format.input_bits
         start = align_down(address & (span - 1), size.bit_length() - 1)
         yield Point.LOCK_NESTED
         yield Point.LOCK

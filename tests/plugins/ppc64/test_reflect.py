@@ -113,7 +113,7 @@ def test_pate_that_came_later_is_taken_and_entered_in_l0s_table_tb2() -> None:
     assert fixture.handle(fixture.load()).verdict is Verdict.RESUME
     assert (fixture.nested.gr_to_hr, fixture.nested.process_table) == (PATE_DW0, PATE_DW1)
     at = (HOST_PTCR & ~0xFFF) + 16 * SHADOW_LPID
-    root = fixture.nested.shadow.table.root.base
+    root = fixture.nested.tree.table.root.base
     assert int.from_bytes(fixture.memory.read(at, 8), "big") == 0xC0000000000000AD + root
     assert int.from_bytes(fixture.memory.read(at + 8, 8), "big") == 0x0000000003000004
     assert fixture.shadow() is not None

@@ -330,8 +330,10 @@ def b17(quirks: Quirk) -> Any:
 def b17_undo(monkeypatch: Patch) -> None:
     right = NestedFaultHandler._host_entry
 
-    def whatever_was_there(self: NestedFaultHandler, slot: Slot, fault: Any, inner: Any) -> Steps[Mapping | Outcome]:
-        found = yield from right(self, slot, fault, inner)
+    def whatever_was_there(
+        self: NestedFaultHandler, slot: Slot, fault: Any, inner: Any, snapshot: int
+    ) -> Steps[Mapping | Outcome]:
+        found = yield from right(self, slot, fault, inner, snapshot)
         stale = Mapping(inner.output_address, 0, 16, 7, accessed=True, dirty=True, entry=3 << 62 | 0x187)
         return stale if isinstance(found, Outcome) else found
 
