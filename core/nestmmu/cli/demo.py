@@ -80,7 +80,7 @@ def demo(
     depth: Annotated[int, typer.Option(min=1, max=6, help="How many hypervisors, one in the other.")] = 2,
     events: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many things happen.")] = 300,
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
-    arch: Annotated[str, typer.Option(help="The architecture, by its plugin.")] = "ppc64_radix",
+    arch: Annotated[str | None, typer.Option(help="The architecture; else that of the first plugin that can.")] = None,
     *,
     faithful: Annotated[
         bool, typer.Option("--faithful", help="Hypervisors do as the modelled kernel does, mistakes included.")
@@ -101,7 +101,10 @@ def demo(
     from nestmmu.demo import Demo  # noqa: PLC0415
     from nestmmu.plugins import Plugins  # noqa: PLC0415
 
-    made = Demo(Plugins(), arch, depth, seed, faithful=faithful)
+    plugins = Plugins()
+    able = [name for name in plugins.names() if "nestmmu_machine" in plugins.hooks_of(name)]
+    arch = arch or next(iter(able), "any architecture")
+    made = Demo(plugins, arch, depth, seed, faithful=faithful)
     broken = [one for found in followed(made.run(events), events, "events") for one in found]
     result = {"arch": arch, "seed": seed, "faithful": faithful} | as_json(made, broken)
     if json:

@@ -2,4 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from nestmmu.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nestmmu.formats import AccessedDirty
+    from nestmmu.memory import Memory
+    from nestmmu.protocols import Cpu, Replayer
+    from nestmmu.vectors import Vectors
+
 ARCH = "ppc64_hpt"
+
+
+@hookimpl
+def nestmmu_cpu(arch: str, registers: Mapping[str, int], memory: Memory, accessed_dirty: AccessedDirty) -> Cpu | None:
+    """Return a POWER9 CPU that translates by hash; its segments are written with ``cpu.slb``."""
+    if arch != ARCH:
+        return None
+    from nestmmu_ppc64_book3s.registers import Registers  # noqa: PLC0415  (lazy: see the module)
+    from nestmmu_ppc64_hpt.cpu import Power9Hash  # noqa: PLC0415
+
+    return Power9Hash(Registers.from_recorded(registers), memory, reference_change=accessed_dirty)
+
+
+@hookimpl
+def nestmmu_replayer(vectors: Vectors) -> Replayer | None:
+    """Return what makes recorded hash translations again."""
+    if vectors.arch != ARCH:
+        return None
+    from nestmmu_ppc64_hpt.replay import HashReplayer  # noqa: PLC0415  (lazy: see the module)
+
+    return HashReplayer(vectors)

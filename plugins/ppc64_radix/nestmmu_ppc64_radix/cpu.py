@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from nestmmu.access import ALL_PERMISSIONS, EXECUTE, READ, WRITE, Access
 from nestmmu.addresses import HardwareTag
@@ -40,6 +40,7 @@ from nestmmu_ppc64_book3s.partition import (
     table_bytes,
 )
 from nestmmu_ppc64_book3s.registers import KEY0_NO_READ, KEY0_NO_WRITE, MSR_DR, MSR_HV, MSR_IR, MSR_PR, Registers
+from nestmmu_ppc64_book3s.threads import REAL_ADDRESS, Reached, Thread
 from nestmmu_ppc64_radix.formats import ATT, ATT_NON_IDEMPOTENT, CHANGE, EAA_PRIV, POWER9, REFERENCE
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ PROCESS = "process-scoped"
 EA_UNUSED = 0x3FF0000000000000
 """Effective address bits 2:11 (IBM numbering), which must be zero."""
 EA_WITHOUT_QUADRANT = 0x3FFFFFFFFFFFFFFF
-REAL_ADDRESS = 0x0FFFFFFFFFFFFFFF
 _PAGE_OF_NOTHING = 64
 NO_TREE = 0
 """Index bits of a root that translates nothing: a tree of another size than 52 bits is a configuration fault."""
@@ -70,19 +70,6 @@ _CAUSES = {
     FaultKind.ATTRIBUTE: DSISR_NOEXEC_OR_G,
     FaultKind.ACCESSED_DIRTY: DSISR_SET_RC,
 }
-
-
-class Reached(NamedTuple):
-    """An access that ended in a host real address."""
-
-    address: int
-    """Host real, in bytes."""
-    page_shift: int
-    """Log2 of the bytes over which the same translation holds; 64 where there is none."""
-    permissions: int
-    """What both scopes permit."""
-    guest: int | None = None
-    """Guest real, in bytes; None where no partition scope is."""
 
 
 def prte_address(dw1: int, pid: int) -> int | FaultKind:
@@ -107,7 +94,7 @@ class _Partition:
         self.process_walker.trace = cpu.partition_walker.trace
 
 
-class Power9Radix:
+class Power9Radix(Thread):
     """A CPU whose partition table, process tables and trees lie in ``memory``.
 
     :param reference_change: whether the CPU sets R and C itself (UPDATE) or takes a storage interrupt with
@@ -148,24 +135,6 @@ class Power9Radix:
         self.partition_walker.trace = self.real_walker.trace = steps
         for partition in self._partitions.values():
             partition.process_walker.trace = steps
-
-    def execute(self, access: Access, address: int, at: int, fetch_msr: int | None = None) -> Reached | Interrupt:
-        """Fetch a load or store instruction from ``at``, then do its access; a fetch is its own instruction.
-
-        :param address: the effective address of the access, in bytes.
-        :param at: the effective address of the instruction.
-        :param fetch_msr: the MSR under which the instruction is fetched, where it is another.
-        """
-        if access is not Access.FETCH:
-            msr = self.registers.msr
-            self.registers.msr = msr if fetch_msr is None else fetch_msr
-            try:
-                fetched = self.access(Access.FETCH, at, at)
-            finally:
-                self.registers.msr = msr
-            if isinstance(fetched, Interrupt):
-                return fetched
-        return self.access(access, address, at)
 
     def access(self, access: Access, address: int, at: int | None = None) -> Reached | Interrupt:
         """Do one access as the hardware does it.
