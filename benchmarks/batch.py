@@ -1,7 +1,7 @@
 """Whole address spaces and millions of translations, beside compiled C with the same tables and addresses.
 
-``python benchmarks/batch.py``, with the Python that nestmmu is installed in; it needs gcc. C and nestmmu take turns, and
-each ratio is of the medians of one run: walk2d.c walks one address at a time, with 24 reads each in two dimensions.
+``python benchmarks/batch.py``, with the Python that nestmmu is installed in; it needs gcc. C and nestmmu take turns,
+and each ratio is of the medians of one run: walk2d.c walks one address at a time, 24 reads each in two dimensions.
 ``--json`` prints numbers; ``--rounds N`` sets how many turns there are.
 """
 
@@ -109,8 +109,8 @@ def measure(program: Path, folder: Path, gibibytes: int, rounds: int) -> dict[st
     c_times: dict[str, list[float]] = {"nested": [], "shadow": [], "two_reads": []}
     for _ in range(rounds):
         for line in run_c(program, gibibytes, 2)[1:]:
-            for name in c_times:
-                c_times[name].append(line[name] * ADDRESSES / 1e9)
+            for name, values in c_times.items():
+                values.append(line[name] * ADDRESSES / 1e9)
         for name, (work, _) in works.items():
             times[name].append(seconds(work))
     extra = checking(spaces)

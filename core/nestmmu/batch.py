@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from nestmmu.access import Access
 
-CHUNK = 1 << 15
+CHUNK = 1 << 14
 """How many addresses are under way at a time."""
 
 
@@ -68,4 +68,5 @@ def translate_many(
         batch.trim()
         if progress is not None:
             progress(part.stop, total)
+    batch.close()
     return Translations(access, outputs, shifts, permissions, faults, names.names())

@@ -98,6 +98,12 @@ class Batch:
             found = self._pools[key] = WordPool(physical, form)
         return found
 
+    def close(self) -> None:
+        """End the batch: nothing of it may be used any more."""
+        self._stages.clear()
+        for pool in self._pools.values():
+            pool.close()
+
     def trim(self) -> None:
         """Forget what was remembered, where it has become much."""
         stages = [stage for stage in self._stages.values() if isinstance(stage, TableStage)]
@@ -158,10 +164,11 @@ class MemoryStage:
 
 def run_rest(stage: Stage, lanes: Lanes, access: Access | None) -> None:
     """Run a stage on the lanes that have no fault yet."""
-    good = np.flatnonzero(lanes.faults == 0)
-    if len(good) == len(lanes):
+    if not lanes.faults.any():
         stage.run(lanes, access)
-    elif len(good):
+        return
+    good = np.flatnonzero(lanes.faults == 0)
+    if len(good):
         part = lanes.part(good)
         stage.run(part, access)
         lanes.put(good, part)

@@ -186,7 +186,7 @@ class TableStage:
     def _judge(self, lanes: Lanes, bad: NDArray[np.intp], numbers: NDArray[np.int32], checks: Checks) -> None:
         """End the lanes that are no plain success in their faults."""
         walk = self.walk
-        addresses, rows = lanes.addresses[bad], self.slots[numbers[bad]]
+        addresses, rows = lanes.addresses[bad], self.slots[:, numbers[bad]]
         codes = (rows[2] >> np.uint64(CODE)).astype(np.uint16)
         here = np.flatnonzero(codes == 0)
         masks, meta = rows[1, here], rows[2, here]

@@ -17,6 +17,7 @@ from nestmmu.batch_walk import TableWalk
 from nestmmu.errors import NestmmuError, TooLargeError
 from nestmmu.extent_algebra import compose
 from nestmmu.extents import Extents
+from nestmmu.extraction import Broken, Extraction, TablePages
 from nestmmu.faults import Fault, FaultKind
 from nestmmu.memory import FRAME_BYTES, TranslatedMemory
 from nestmmu.radix import RadixTable
@@ -32,47 +33,6 @@ _UNREADABLE = kind_number(FaultKind.UNREADABLE)
 _ONE = np.uint64(1)
 _AT_ONCE = 1 << 16
 """Entries that are decoded together: as many as the caches hold."""
-
-
-@attrs.frozen(eq=False)
-class Broken:
-    """Entries, and tables, that break the format, by address: nothing under them was extracted."""
-
-    start: NDArray[np.uint64]
-    """The first input addresses that they are about, in bytes."""
-    kind: NDArray[np.uint8]
-    """:func:`~nestmmu.translations.kind_number` of MALFORMED, or of UNREADABLE for a table."""
-    level: NDArray[np.uint8]
-    entry_address: NDArray[np.uint64]
-    """In the memory that holds the table; of a table, its first address that cannot be read."""
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self.start)
-
-
-@attrs.frozen(eq=False)
-class TablePages:
-    """The tables that a walk can reach, by level and then by input address; one that is shared, each time."""
-
-    address: NDArray[np.uint64]
-    """In the memory that holds them, in bytes."""
-    size: NDArray[np.uint64]
-    """In bytes."""
-    level: NDArray[np.uint8]
-
-
-@attrs.frozen(eq=False)
-class Extraction:
-    """What a table maps: one extent a leaf."""
-
-    extents: Extents
-    entries: NDArray[np.uint64]
-    """The leaves' raw values, by extent."""
-    entry_addresses: NDArray[np.uint64]
-    """Where they lie, in the memory that holds the table, in bytes."""
-    broken: Broken
-    tables: TablePages
 
 
 @attrs.define(eq=False)
@@ -265,7 +225,10 @@ def extract(table: RadixTable, start: int = 0, end: int | None = None) -> Extrac
         message = f"{type(table.walker).__name__} reads its table in a way of its own; take the leaves one by one"
         raise NestmmuError(message)
     limit = 1 << table.format.input_bits
-    return _Extractor(table, start, limit if end is None else min(end, limit)).result()
+    extractor = _Extractor(table, start, limit if end is None else min(end, limit))
+    found = extractor.result()
+    extractor.memory.pool.close()
+    return found
 
 
 def extents_of(space: RadixTable | TranslatedMemory, *, strict: bool = True) -> Extents:

@@ -77,8 +77,8 @@ class Kernels:
         bad = np.empty(count, np.bool_)
         touched = np.empty(count if checks.needed and not checks.fault else 0, np.int64)
         failed, noted = self._step(
-            lanes.addresses, lanes.shifts, lanes.permissions, numbers, stage.slots, stage.alike, words, stage.entries.tests,
-            *_plan(stage.entries, checks), bad, touched,
+            lanes.addresses, lanes.shifts, lanes.permissions, numbers, stage.slots, stage.alike, words,
+            stage.entries.tests, *_plan(stage.entries, checks), bad, touched,
         )  # fmt: skip
         return (np.flatnonzero(bad) if failed else np.zeros(0, np.intp)), touched[:noted]
 

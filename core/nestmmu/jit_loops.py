@@ -42,8 +42,9 @@ def find(
 
 @_compiled
 def _read(
-    addresses: NDArray[np.uint64], numbers: NDArray[np.int32], slots: NDArray[np.uint64], alike: bool, words: NDArray[np.uint64],
-    entries: NDArray[np.uint64], metas: NDArray[np.uint64], places: NDArray[np.uint64],
+    addresses: NDArray[np.uint64], numbers: NDArray[np.int32], slots: NDArray[np.uint64],
+    alike: bool,  # noqa: FBT001  (numba's dispatcher)
+    words: NDArray[np.uint64], entries: NDArray[np.uint64], metas: NDArray[np.uint64], places: NDArray[np.uint64],
 ) -> None:  # fmt: skip
     """Read the entry of each lane; of a prefix that is at fault, any word.
 
@@ -150,9 +151,10 @@ def _touch(
 @_compiled
 def step(
     addresses: NDArray[np.uint64], shifts: NDArray[np.uint8], permissions: NDArray[np.uint8],
-    numbers: NDArray[np.int32], slots: NDArray[np.uint64], alike: bool, words: NDArray[np.uint64], tests: NDArray[np.uint64],
-    rules: NDArray[np.uint64], runs: NDArray[np.uint64], fields: NDArray[np.uint64],
-    bad: NDArray[np.bool_], touched: NDArray[np.int64],
+    numbers: NDArray[np.int32], slots: NDArray[np.uint64],
+    alike: bool,  # noqa: FBT001  (numba's dispatcher)
+    words: NDArray[np.uint64], tests: NDArray[np.uint64], rules: NDArray[np.uint64], runs: NDArray[np.uint64],
+    fields: NDArray[np.uint64], bad: NDArray[np.bool_], touched: NDArray[np.int64],
 ) -> tuple[int, int]:  # fmt: skip
     """Read and decode one entry for each lane; return how many lanes are bad, and how many entries were touched.
 

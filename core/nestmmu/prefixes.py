@@ -52,8 +52,9 @@ class PrefixIndex:
             self._sorted = self._known[self._order]
             return
         if low < self.first or high - self.first >= len(self.window) or len(self._known) == len(prefixes):
+            room = 1 if len(self._known) == len(prefixes) else 2  # one that had to grow will have to again
             self.first = low
-            self.window = np.full(min(2 * (high - low + 1), _WIDEST_WINDOW), -1, np.int32)
+            self.window = np.full(min(room * (high - low + 1), _WIDEST_WINDOW), -1, np.int32)
             fresh = self._known
         else:
             fresh = prefixes

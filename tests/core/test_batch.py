@@ -39,7 +39,7 @@ ACCESSES = [*Access, None]
 def test_recorded_nests(name: str, *, jit: bool) -> None:
     nest = nest_tables(name)
     column = nest.image.column("l2_real")
-    known = column[column != NONE][::3]
+    known = column[column != NONE][::5]
     anywhere = np.random.default_rng(7).integers(0, 1 << 53, 200, dtype=np.uint64)
     addresses = np.concatenate((known, known ^ np.uint64(1 << 16), known ^ np.uint64(1 << 21), anywhere))
     for access in ACCESSES:
@@ -88,6 +88,7 @@ DEEP = attrs.evolve(
     levels=(attrs.evolve(TOY.levels[0], index_bits=(3,), may_leaf=False), TOY.levels[0], TOY.levels[1]),
     permissions=(*TOY.permissions, (Match(0x80000000, 0x80000000), 7), (Match(1 << 3, 1 << 3), 4)),
 )  # fmt: skip
+JITS = st.booleans() if NUMBA else st.just(False)  # noqa: FBT003  (what is drawn)
 FORMATS = st.sampled_from([TOY, LOOSE, WIDE, DEEP])
 
 
@@ -110,16 +111,23 @@ def every(form: RadixFormat) -> NDArray[np.uint64]:
 
 @settings(max_examples=60)
 @given(
-    words=TABLE_WORDS, base=st.integers(0, 15), policy=POLICIES, form=FORMATS, size=st.sampled_from([256, 200, 1 << 20])
+    words=TABLE_WORDS,
+    base=st.integers(0, 15),
+    policy=POLICIES,
+    form=FORMATS,
+    size=st.sampled_from([256, 200, 1 << 20]),
+    jit=JITS,
 )
-def test_any_words_as_a_table(words: list[int], base: int, policy: AccessedDirty, form: RadixFormat, size: int) -> None:
+def test_any_words_as_a_table(
+    words: list[int], base: int, policy: AccessedDirty, form: RadixFormat, size: int, *, jit: bool
+) -> None:
     addresses = every(form)
     for access in ACCESSES:
         one_by_one = toy(form, fresh(words, size), 16 * base, AccessedDirty.IGNORE, "toy")
         if policy is AccessedDirty.FAULT:
             one_by_one.walker.accessed_dirty = policy
         table = toy(form, fresh(words, size), 16 * base, policy, "toy")
-        found = translate_many(table, addresses, access)
+        found = translate_many(table, addresses, access, jit=jit)
         for index, address in enumerate(addresses.tolist()):
             assert of_batch(found, index) == by_table(one_by_one, address, access)
 
@@ -127,10 +135,16 @@ def test_any_words_as_a_table(words: list[int], base: int, policy: AccessedDirty
 @settings(max_examples=60)
 @given(
     words=TABLE_WORDS, bases=st.tuples(st.integers(0, 15), st.integers(0, 15)), policy=POLICIES, form=FORMATS,
-    kind=st.sampled_from([TranslatedMemory, GuestMemory]),
+    kind=st.sampled_from([TranslatedMemory, GuestMemory]), jit=JITS,
 )  # fmt: skip
 def test_any_words_as_a_nest(
-    words: list[int], bases: tuple[int, int], policy: AccessedDirty, form: RadixFormat, kind: type[TranslatedMemory]
+    words: list[int],
+    bases: tuple[int, int],
+    policy: AccessedDirty,
+    form: RadixFormat,
+    kind: type[TranslatedMemory],
+    *,
+    jit: bool,
 ) -> None:
     """The guest's table lies wherever the host's leads; both, and what is in between, are the same words."""
     quiet = AccessedDirty.FAULT if policy is AccessedDirty.FAULT else AccessedDirty.IGNORE
@@ -145,7 +159,8 @@ def test_any_words_as_a_nest(
     addresses = every(form)
     for access in Access:
         (table, memory), (scalar_table, scalar_memory) = nest(policy), nest(quiet)
-        found, through = translate_many(table, addresses, access), translate_many(memory, addresses, access)
+        found = translate_many(table, addresses, access, jit=jit)
+        through = translate_many(memory, addresses, access, jit=jit)
         for index, address in enumerate(addresses.tolist()):
             assert of_batch(found, index) == by_table(scalar_table, address, access)
             assert of_batch(through, index, whole=False) == by_memory(scalar_memory, address, access)
@@ -159,8 +174,9 @@ def power9_table(data: st.DataObject, form: RadixFormat) -> tuple[RadixTable, ND
     for index in range(data.draw(st.integers(1, 24))):
         page, slot = data.draw(st.integers(0, 4)), data.draw(st.sampled_from([0, 1, 2, 31, 511]))
         target = data.draw(st.integers(0, 5)) << data.draw(st.sampled_from([12, 16, 21]))
-        memory.store((page << 16 if page == 0 else 0xF000 + (page << 12)) + 8 * slot,
-                     data.draw(tops) | target + (0x10000 if index % 2 else 0) | data.draw(entries), 8, "big")  # fmt: skip
+        at = (0xF000 + (page << 12) if page else 0) + 8 * slot
+        target += 0x10000 if index % 2 else 0
+        memory.store(at, data.draw(tops) | target + data.draw(entries), 8, "big")
     parts = st.sampled_from([0, 1, 2, 31, 511])
     count = range(60)
     addresses = [
@@ -171,18 +187,20 @@ def power9_table(data: st.DataObject, form: RadixFormat) -> tuple[RadixTable, ND
 
 
 @settings(max_examples=40)
-@given(data=st.data(), form=st.sampled_from([POWER9, KVM_WALK]))
-def test_power9_trees(data: st.DataObject, form: RadixFormat) -> None:
+@given(data=st.data(), form=st.sampled_from([POWER9, KVM_WALK]), jit=JITS)
+def test_power9_trees(data: st.DataObject, form: RadixFormat, *, jit: bool) -> None:
     table, addresses = power9_table(data, form)
     for access in ACCESSES:
-        found = translate_many(table, addresses, access)
+        found = translate_many(table, addresses, access, jit=jit)
         for index, address in enumerate(addresses.tolist()):
             assert of_batch(found, index) == by_table(table, address, access)
 
 
 @settings(max_examples=30)
-@given(words=TABLE_WORDS, bases=st.tuples(st.integers(0, 15), st.integers(0, 15)))
-def test_accessed_and_dirty_are_set_where_the_accesses_would(words: list[int], bases: tuple[int, int]) -> None:
+@given(words=TABLE_WORDS, bases=st.tuples(st.integers(0, 15), st.integers(0, 15)), jit=JITS)
+def test_accessed_and_dirty_are_set_where_the_accesses_would(
+    words: list[int], bases: tuple[int, int], *, jit: bool
+) -> None:
     """No bit of accessed or dirty is one that the toy's walks look at: in what order they are set is all the same."""
 
     def nest() -> TranslatedMemory:
@@ -197,6 +215,6 @@ def test_accessed_and_dirty_are_set_where_the_accesses_would(words: list[int], b
         one_by_one, at_once = nest(), nest()
         for address in addresses.tolist():
             by_memory(one_by_one, address, access)
-        translate_many(at_once, addresses, access, update=True)
+        translate_many(at_once, addresses, access, update=True, jit=jit)
         for number in one_by_one.physical.frame_numbers():
             assert at_once.physical.read(number << 12, 4096) == one_by_one.physical.read(number << 12, 4096)
