@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from nestmmu.access import Access
 
-CHUNK = 1 << 14
+CHUNK = 1 << 15
 """How many addresses are under way at a time."""
 
 

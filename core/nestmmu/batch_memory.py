@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 _FIRST_ROWS = 64
 _AT_ONCE = 32
+_LARGEST_SPARE = 1 << 23
+_SPARE: deque[NDArray[np.uint64]] = deque(maxlen=1)
+"""The room of a pool that is done with, 64 MiB at the most: fresh memory costs more than all that is done in it."""
 
 
 def granule_shift(memory: Memory) -> int:
@@ -48,7 +52,7 @@ class WordPool:
     def __init__(self, physical: PhysicalMemory, table_format: RadixFormat) -> None:
         self.physical = physical
         self.format = table_format
-        self.words = np.zeros(0, np.uint64)
+        self.words = _SPARE.pop() if _SPARE else np.zeros(0, np.uint64)
         self.scale = table_format.entry_bytes.bit_length() - 1
         self._frames = physical.readable_frames()
         self._rows: dict[int, int] = {}
@@ -62,6 +66,13 @@ class WordPool:
     def clear(self) -> None:
         """Forget all frames; the room for them is kept."""
         self._rows.clear()
+
+    def close(self) -> None:
+        """Forget all frames, and leave the room to the next pool."""
+        self._rows.clear()
+        if len(self.words) <= _LARGEST_SPARE:
+            _SPARE.append(self.words)
+        self.words = np.zeros(0, np.uint64)
 
     def _raw(self, number: int) -> memoryview | bytes | None:
         """Return the bytes of a frame; None outside the memory.

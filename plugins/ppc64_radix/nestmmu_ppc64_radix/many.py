@@ -17,13 +17,13 @@ from nestmmu.radix import RadixTable, RadixWalker, Root
 from nestmmu.translations import IMPLICIT, Lanes, fault_code, kind_number
 from nestmmu_ppc64_book3s.partition import RPDB, RPDS, RTS, RTS_52_BITS, radix_root
 from nestmmu_ppc64_book3s.registers import KEY0_NO_READ, KEY0_NO_WRITE, MSR_DR, MSR_HV, MSR_IR, MSR_PR
+from nestmmu_ppc64_book3s.threads import REAL_ADDRESS
 from nestmmu_ppc64_radix.cpu import (
     EA_UNUSED,
     EA_WITHOUT_QUADRANT,
     NO_TREE,
     PARTITION,
     PROCESS,
-    REAL_ADDRESS,
     prte_address,
 )
 from nestmmu_ppc64_radix.formats import ATT, ATT_NON_IDEMPOTENT, EAA_PRIV, POWER9
