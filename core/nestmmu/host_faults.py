@@ -143,9 +143,7 @@ class HostFaultHandler:
             yield Point.UNLOCK
             if done:
                 return RESUME
-        error = yield from instantiate(
-            guest, slot, address, write=store, read_only=slot.read_only, snapshot=snapshot
-        )
+        error = yield from instantiate(guest, slot, address, write=store, read_only=slot.read_only, snapshot=snapshot)
         return RESUME if error in {"", RACED} else Outcome(Verdict.FAIL, error=error)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nestmmu.access import ALL_PERMISSIONS, EXECUTE, WRITE, Access
+from nestmmu.access import ALL_PERMISSIONS, EXECUTE, Access
 from nestmmu.addresses import HardwareTag
 from nestmmu.errors import NestmmuError
 from nestmmu.faults import Fault
@@ -12,10 +12,8 @@ from nestmmu.formats import AccessedDirty
 from nestmmu.tlb import Translation, page_of
 from nestmmu_ppc64_book3s.interrupts import (
     DSISR_ISSTORE,
-    DSISR_KEYFAULT,
     DSISR_NOEXEC_OR_G,
     DSISR_NOHPTE,
-    DSISR_PROTFAULT,
     Interrupt,
     segment_interrupt,
     storage_interrupt,
@@ -23,11 +21,11 @@ from nestmmu_ppc64_book3s.interrupts import (
 from nestmmu_ppc64_book3s.partition import PATE_HR, pate_address
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_HV, MSR_IR, MSR_PR, Registers
 from nestmmu_ppc64_book3s.threads import REAL_ADDRESS, Reached, Thread
-from nestmmu_ppc64_hpt import slb as segments
-from nestmmu_ppc64_hpt.hpte import R_C, R_R, real_page
-from nestmmu_ppc64_hpt.protection import by_keys, by_pp, executable
-from nestmmu_ppc64_hpt.slb import Segment, Slb, vrma_segment
-from nestmmu_ppc64_hpt.table import HashTable, Hit
+from nestmmu_ppc64_hpt.hashing import Segment, segment_of
+from nestmmu_ppc64_hpt.hpte import R_C, R_R
+from nestmmu_ppc64_hpt.protection import denial, execute_permissions, key_permissions, page_permissions
+from nestmmu_ppc64_hpt.slb import Slb
+from nestmmu_ppc64_hpt.table import FoundHpte, HashTable, order_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -40,7 +38,8 @@ PATE_HTABORG = 0x0FFFFFFFFFFC0000
 PATE_HTABSIZE = 0x1F
 PATE_PS_SHIFT = 5
 VECTOR_MACHINE_CHECK = 0x200
-SMALLEST_ORDER = 18
+VRMA_WORD = 0x4001FFFFFF000000
+"""VSID word of the virtual real mode area: VSID 0x1FFFFFF of 1 TiB."""
 _NOTHING = 64
 _LOAD, _STORE, _FETCH = Access.LOAD, Access.STORE, Access.FETCH
 
@@ -53,7 +52,15 @@ def hash_table(memory: Memory, dw0: int) -> HashTable:
     if dw0 & PATE_HR:
         message = f"PATE {dw0:#x} has HR set: the partition translates by radix"
         raise NestmmuError(message)
-    return HashTable(memory, dw0 & PATE_HTABORG, (dw0 & PATE_HTABSIZE) + SMALLEST_ORDER)
+    return HashTable(memory, dw0 & PATE_HTABORG, order_of(dw0 & PATE_HTABSIZE))
+
+
+def vrma_segment(page_size_field: int) -> Segment | None:
+    """Return the segment that guest real mode uses, None where its page size is none.
+
+    :param page_size_field: PS of the partition-table entry: L, then LP.
+    """
+    return segment_of(VRMA_WORD | (page_size_field & 4) << 6 | (page_size_field & 3) << 4)
 
 
 class Power9Hash(Thread):
@@ -75,7 +82,7 @@ class Power9Hash(Thread):
         self.memory = memory
         self.slb = Slb() if slb is None else slb
         self.reference_change = reference_change
-        self.hit: Hit | None = None
+        self.hit: FoundHpte | None = None
         """What the last search of a table found."""
         self._load = memory.loader(8, "big")
         self._tables: dict[int, HashTable] = {}
@@ -117,51 +124,35 @@ class Power9Hash(Thread):
                 cause |= DSISR_ISSTORE
             return storage_interrupt(
                 hypervisor=hypervisor, fetch=fetch, cause=cause, address=address, at=at, msr=registers.msr,
-                asdr=segment.vsid,
+                asdr=segment.word,
             )  # fmt: skip
 
-        if fetch and segment.vsid & segments.N:
+        if fetch and segment.no_execute:
             return interrupt(DSISR_NOEXEC_OR_G)
         dw0 = self._pate()
         try:
             table = None if dw0 is None else self._table(dw0)
-            page = segment.page(address & REAL_ADDRESS if segment.vsid >> 24 == _VRMA else address)
-            hit = self.hit = None if table is None else table.search(page)
+            hit = self.hit = None if table is None else table.search(segment, address)
         except (NestmmuError, Fault):
             return self._machine_check(at, registers.msr)
         if table is None or hit is None:
             return interrupt(DSISR_NOHPTE)
-        permissions, cause = self._permissions(access, segment, hit)
+        pages = page_permissions(hit.r, key=segment.key(problem=bool(registers.msr & MSR_PR)))
+        execution = execute_permissions(hit.r)
+        keys = key_permissions(hit.r, registers.amr, registers.iamr)
+        cause = denial(access, pages, execution, keys)
         if cause:
             return interrupt(cause)
         self._touch(table, hit, access)
-        guest = page.vsid << page.segment_shift | page.offset
+        permissions = pages & execution & keys & (~EXECUTE if segment.no_execute else ALL_PERMISSIONS)
         return Reached(
-            real_page(hit.r, hit.page_shift) | address & (1 << hit.page_shift) - 1,
-            min(hit.page_shift, page.segment_shift), permissions, guest,
+            hit.output(address), min(hit.page_shift, segment.shift), permissions, segment.virtual(address)
         )  # fmt: skip
 
-    def _permissions(self, access: Access, segment: Segment, hit: Hit) -> tuple[int, int]:
-        """Return (what the entry permits, the cause of an interrupt; 0 where it permits the access)."""
-        registers = self.registers
-        pp = by_pp(hit.r, bool(segment.vsid & (segments.KP if registers.msr & MSR_PR else segments.KS)))
-        keys = by_keys(hit.r, registers.amr, registers.iamr)
-        may_execute = executable(hit.r) and not segment.vsid & segments.N
-        permitted = pp & keys & (ALL_PERMISSIONS if may_execute else ~EXECUTE)
-        if permitted & access:
-            return permitted, 0
-        key_fault = 0 if keys & access else DSISR_KEYFAULT
-        if access is _FETCH and not may_execute:
-            return 0, DSISR_NOEXEC_OR_G | key_fault
-        return 0, key_fault | (0 if pp & access else DSISR_PROTFAULT)
-
-    def _touch(self, table: HashTable, hit: Hit, access: Access) -> None:
-        if self.reference_change is AccessedDirty.IGNORE:
-            return
-        if not hit.r & R_R:
-            table.set_reference(hit.slot, hit.r)
-        if access is _STORE and not hit.r & R_C:
-            table.set_change(hit.slot, hit.r)
+    def _touch(self, table: HashTable, hit: FoundHpte, access: Access) -> None:
+        if self.reference_change is not AccessedDirty.IGNORE:
+            change = access is _STORE and not hit.r & R_C
+            table.set_flags(hit.slot, hit.r, reference=not hit.r & R_R, change=change)
 
     def _table(self, dw0: int) -> HashTable:
         table = self._tables.get(dw0)
@@ -211,7 +202,3 @@ class Power9Hash(Thread):
         offset = address - translation.input_start
         real, guest = translation.output_start + offset, translation.guest_start + offset
         return Reached(real, translation.page_shift, translation.permissions, guest)
-
-
-_VRMA = segments.VRMA_WORD >> 24
-__all__ = ["WRITE", "Power9Hash", "hash_table"]

@@ -11,6 +11,7 @@ SLB_LP = 0x030
 SLB_LLP = SLB_L | SLB_LP
 HPTE_V_LARGE = 0x4
 HPTE_R_RPN = 0x0FFFFFFFFFFFF000
+"""The page number of doubleword 1 without the segment size; the low bits of a large page's are its penc."""
 RPN_SHIFT = 12
 
 SHIFT_4K, SHIFT_64K, SHIFT_16M, SHIFT_16G = 12, 16, 24, 34
@@ -18,6 +19,7 @@ SHIFT_4K, SHIFT_64K, SHIFT_16M, SHIFT_16G = 12, 16, 24, 34
 BASE_SHIFTS = {0x000: SHIFT_4K, 0x110: SHIFT_64K, 0x100: SHIFT_16M, 0x120: SHIFT_16G}
 """Log2 of the base page by L and LP of the SLB's VSID word; any other pair is no page size that POWER9 has."""
 LLP = {shift: llp for llp, shift in BASE_SHIFTS.items()}
+"""L and LP by log2 of the base page."""
 
 PENC = {
     (SHIFT_4K, SHIFT_64K): 0x07,
@@ -28,20 +30,20 @@ PENC = {
     (SHIFT_16G, SHIFT_16G): 0x03,
 }
 """The encoding of each pair of base and actual page with L = 1; 4 KiB in 4 KiB is L = 0."""
-_BY_NIBBLE = {penc: pair for pair, penc in PENC.items() if pair[1] == SHIFT_64K}
-_BY_BYTE = {penc: pair for pair, penc in PENC.items() if pair[1] != SHIFT_64K}
 _BY_BASE = {
     base: [
-        (actual, ((1 << actual) - 1) & HPTE_R_RPN, penc << RPN_SHIFT)
-        for (of, actual), penc in PENC.items()
-        if of == base
+        (actual, (1 << actual) - 1 & HPTE_R_RPN, penc << RPN_SHIFT) for (of, actual), penc in PENC.items() if of == base
     ]
-    for base in BASE_SHIFTS.values()
+    for base in LLP
 }
+_BY_LP = {penc: pair for pair, penc in PENC.items()} | {
+    high << 4 | penc: pair for pair, penc in PENC.items() for high in range(16) if pair[1] == SHIFT_64K
+}
+"""Pairs by bits 19:12 of doubleword 1: a 64 KiB page has its penc in four bits, and four of its address above."""
 
 
 def actual_shift(base_shift: int, v: int, r: int) -> int | None:
-    """Return log2 of the actual page of an HPTE, met in a segment of a base page; None if it is of another base page.
+    """Return log2 of the actual page of an HPTE, met in a segment of a base page; None if it is none of that base page.
 
     :param v: doubleword 0, for its L.
     :param r: doubleword 1 without the segment size, for its penc.
@@ -55,18 +57,15 @@ def actual_shift(base_shift: int, v: int, r: int) -> int | None:
 
 
 def page_pair(v: int, r: int) -> tuple[int, int] | None:
-    """Return (base, actual) page shifts that an HPTE says by itself, as hypercalls read it; None for no penc.
+    """Return log2 of (base, actual) page as an HPTE says them by itself; None for no penc of POWER9.
 
-    The bits of an encoding that a page of 64 KiB leaves are of its page number (``init_hpte_page_sizes``).
+    The kernel's ``kvmppc_hpte_page_shifts``, which looks at eight bits whatever the size.
     """
-    if not v & HPTE_V_LARGE:
-        return SHIFT_4K, SHIFT_4K
-    lp = r >> RPN_SHIFT & 0xFF
-    return _BY_NIBBLE.get(lp & 0xF) or _BY_BYTE.get(lp)
+    return _BY_LP.get(r >> RPN_SHIFT & 0xFF) if v & HPTE_V_LARGE else (SHIFT_4K, SHIFT_4K)
 
 
 def lp_bits(base_shift: int, actual_shift: int) -> tuple[int, int]:
-    """Return (L of doubleword 0, encoding in doubleword 1) of a pair.
+    """Return (L of doubleword 0, penc in place in doubleword 1) of a pair.
 
     :raises KeyError: for a pair that there is not.
     """

@@ -1,34 +1,81 @@
-"""What an HPTE permits: pp under the key of the segment, the storage keys of AMR and IAMR, no-execute and guarded."""
+"""Protection of a hash page: page protection, no-execute, guarded, virtual page class keys (Power ISA 3.0B, 5.7.12)."""
 
 from __future__ import annotations
 
-from nestmmu.access import EXECUTE, READ, WRITE
-from nestmmu_ppc64_hpt.hpte import R_G, R_N, key_of, pp_of
+from nestmmu.access import ALL_PERMISSIONS, EXECUTE, READ, WRITE, Access
+from nestmmu_ppc64_book3s.interrupts import (
+    DSISR_ISSTORE,
+    DSISR_KEYFAULT,
+    DSISR_NOEXEC_OR_G,
+    DSISR_PROTFAULT,
+)
+from nestmmu_ppc64_hpt.hpte import R_G, R_N, R_PP, R_PP0, key_of
 
-_RWX, _RX = READ | WRITE | EXECUTE, READ | EXECUTE
-PP_KEY0 = {0: _RWX, 1: _RWX, 2: _RWX, 3: _RX, 6: _RX}
-PP_KEY1 = {0: 0, 1: _RX, 2: _RWX, 3: _RX, 6: 0}
-"""Permissions by pp0 || pp; what is absent is reserved, and permits nothing."""
-KEY_WRITE, KEY_READ = 2, 1
-"""Of a key's two bits in AMR: no store, no load; IAMR's odd bit: no fetch."""
+PP_RWXX, PP_RWRX, PP_RWRW, PP_RXRX, PP_RXXX = 0, 1, 2, 3, R_PP0 | 2
+"""Values of pp0 and pp, in place: what key 0 may do, and then what key 1 may."""
+_RW = READ | WRITE | EXECUTE
+_RO = READ | EXECUTE
+_BY_PP = {
+    PP_RWXX: (_RW, 0),
+    PP_RWRX: (_RW, _RO),
+    PP_RWRW: (_RW, _RW),
+    PP_RXRX: (_RO, _RO),
+    PP_RXXX: (_RO, 0),
+}
+"""Permissions by pp0 and pp, for key 0 and for key 1; other values are reserved, and permit nothing."""
+_KEY_NO_WRITE, _KEY_NO_READ = 2, 1
 
 
-def by_pp(r: int, key: bool) -> int:  # noqa: FBT001  (Ks or Kp)
-    """Return what pp permits.
+def page_permissions(r: int, *, key: bool) -> int:
+    """Return what pp0 and pp permit; what may be read may be fetched, as far as they go.
 
-    :param key: Kp of the segment for a problem-state access, Ks for another.
+    :param key: the segment's storage key, Ks or Kp.
     """
-    return (PP_KEY1 if key else PP_KEY0).get(pp_of(r), 0)
+    both = _BY_PP.get(r & (R_PP0 | R_PP))
+    return 0 if both is None else both[key]
 
 
-def by_keys(r: int, amr: int, iamr: int) -> int:
-    """Return what the entry's storage key permits (5.7.10.3 virtual page class key protection)."""
-    shift = 62 - 2 * key_of(r)
-    data, fetch = amr >> shift & 3, iamr >> shift & 3
-    denied = (WRITE if data & KEY_WRITE else 0) | (READ if data & KEY_READ else 0) | (EXECUTE if fetch & 1 else 0)
-    return _RWX & ~denied
+def execute_permissions(r: int) -> int:
+    """Return what N and G leave: all, or all but to fetch."""
+    return ALL_PERMISSIONS & ~EXECUTE if r & (R_N | R_G) else ALL_PERMISSIONS
 
 
-def executable(r: int) -> bool:
-    """Tell whether N and G let the page be fetched from."""
-    return not r & (R_N | R_G)
+def key_permissions(r: int, amr: int, iamr: int) -> int:
+    """Return what AMR and IAMR leave of a page's virtual class key."""
+    at = 62 - 2 * key_of(r)
+    denied = amr >> at
+    permissions = ALL_PERMISSIONS
+    if denied & _KEY_NO_WRITE:
+        permissions &= ~WRITE
+    if denied & _KEY_NO_READ:
+        permissions &= ~READ
+    if iamr >> at & _KEY_NO_READ:
+        permissions &= ~EXECUTE
+    return permissions
+
+
+def denial(access: Access, pages: int, execution: int, keys: int) -> int:
+    """Return the bits of DSISR, or of SRR1, that say why an access is denied; 0 where it is not.
+
+    :param pages: from :func:`page_permissions`; ``execution`` and ``keys`` from the others.
+    """
+    if access & pages & execution & keys:
+        return 0
+    if access is Access.FETCH:
+        cause = 0 if access & execution else DSISR_NOEXEC_OR_G
+        cause = cause or (0 if access & pages else DSISR_PROTFAULT)
+    else:
+        cause = (0 if access & pages else DSISR_PROTFAULT) | (DSISR_ISSTORE if access is Access.STORE else 0)
+    return cause | (0 if access & keys else DSISR_KEYFAULT)
+
+
+def is_writable(r: int) -> bool:
+    """Tell whether key 0 may store (``hpte_is_writable``)."""
+    return r & (R_PP0 | R_PP) not in {PP_RXRX, PP_RXXX}
+
+
+def read_only(r: int) -> int:
+    """Return doubleword 1 with pp0 and pp that let nobody store, and nobody else read (``hpte_make_readonly``)."""
+    if r & R_PP0 or r & R_PP == PP_RWXX:
+        return r & ~R_PP | PP_RXXX
+    return r | PP_RXRX

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from nestmmu.errors import InputError
+from nestmmu.errors import InputError, NestmmuError
 from nestmmu_ppc64_book3s.replay import Book3sReplayer
 from nestmmu_ppc64_hpt.cpu import Power9Hash
 from nestmmu_ppc64_hpt.slb import Slb
@@ -23,6 +23,6 @@ class HashReplayer(Book3sReplayer):
         pairs = cast("list[tuple[int, int]]", scene.extra.get("slb", []))
         try:
             slb = Slb([(esid, vsid) for esid, vsid in pairs])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, IndexError, NestmmuError) as error:
             raise InputError(self.path, "slb", str(error), "give pairs of ESID and VSID words, 32 at most") from None
         return Power9Hash(registers, memory, slb)

@@ -1,131 +1,122 @@
-"""The segment lookaside buffer of a POWER9 thread, and the instructions that change it (5.7.8, 5.9.3.1)."""
+"""The segment lookaside buffer, and the instructions that change it (Power ISA 3.0B, Book III, 5.7.8 and 5.9.3.1)."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
-from nestmmu_ppc64_hpt.hashing import SEGMENT_1T, SEGMENT_256M, VirtualPage
-from nestmmu_ppc64_hpt.pages import BASE_SHIFTS, SHIFT_4K, SLB_LLP
+from nestmmu.errors import NestmmuError
+from nestmmu_ppc64_hpt.hashing import SLB_C, Segment, segment_of
+from nestmmu_ppc64_hpt.hpte import SEGMENT_SHIFTS
 
-ENTRIES = 32
-ESID = 0xFFFFFFFFF0000000
-ESID_1T = 0xFFFFFF0000000000
-ESID_VALID = 0x08000000
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SLB_ENTRIES = 32
+ESID_V = 0x08000000
 ESID_INDEX = 0xFFF
-VSID_B = 3 << 62
-VSID_B_1T = 1 << 62
-KS, KP, N, CLASS = 0x800, 0x400, 0x200, 0x80
-_VSID_SHIFT = {SEGMENT_256M: 12, SEGMENT_1T: 24}
-_VSID_FIELD = 0x3FFFFFFFFFFFF000
-VRMA_WORD = 0x4001FFFFFF000000
-"""VSID word of the virtual real mode area: VSID 0x1FFFFFF of 1 TiB."""
-IH_CLASS, IH_ALL, IH_NONE = 3, 4, 7
-"""slbia's hints that say which entries go: those of class 1, all, none; with any other all but the first."""
+ESIDS = {28: 0xFFFFFFFFF0000000, 40: 0xFFFFFF0000000000}
+"""The bits of an effective address that say its segment, by log2 of the segment's bytes."""
+SLBIE_B_SHIFT = 25
+SLBIE_B = 3 << SLBIE_B_SHIFT
+SLBIE_C = 1 << 27
+"""RB of slbie: the class, which software gives as it is in the entry."""
+_KEEP_FIRST = {0: True, 1: True, 2: True, 3: False, 4: False, 6: True}
+"""IH of slbia: whether entry 0 stays. 7 forgets what was looked up, and no entry; 5 is reserved, and is taken as 0."""
+_IH_CLASS = 3
+_IH_NO_ENTRY = 7
+
+
+class SlbRefusedError(NestmmuError):
+    """An slbmte whose operands POWER9 does not take: its interrupt is a program interrupt."""
 
 
 @attrs.frozen
-class Segment:
-    """One SLB entry, as slbmte was given it."""
+class SlbEntry:
+    """A valid entry."""
 
     esid: int
-    """The ESID word without index: ESID and V."""
-    vsid: int
-    """The VSID word."""
-
-    @property
-    def valid(self) -> bool:
-        """Whether it takes part in lookups."""
-        return bool(self.esid & ESID_VALID)
-
-    @property
-    def is_class(self) -> bool:
-        """C: the class that slbie and slbia look at."""
-        return bool(self.vsid & CLASS)
-
-    @property
-    def segment_shift(self) -> int:
-        """Log2 of the segment's bytes."""
-        return SEGMENT_1T if self.vsid & VSID_B == VSID_B_1T else SEGMENT_256M
-
-    @property
-    def base_shift(self) -> int | None:
-        """Log2 of the base page; None for an encoding that POWER9 does not have."""
-        return BASE_SHIFTS.get(self.vsid & SLB_LLP)
-
-    @property
-    def number(self) -> int:
-        """The VSID."""
-        return (self.vsid & _VSID_FIELD) >> _VSID_SHIFT[self.segment_shift]
-
-    def covers(self, address: int) -> bool:
-        """Tell whether an effective address lies in the segment."""
-        mask = ESID_1T if self.segment_shift == SEGMENT_1T else ESID
-        return self.valid and not (address ^ self.esid) & mask
-
-    def page(self, address: int) -> VirtualPage:
-        """Return the virtual page of an effective address."""
-        shift = self.segment_shift
-        return VirtualPage(self.number, address & (1 << shift) - 1, shift, self.base_shift or SHIFT_4K)
-
-
-EMPTY = Segment(0, 0)
-
-
-def vrma_segment(page_size_field: int) -> Segment | None:
-    """Return the segment that guest real mode uses, None where its page size is none.
-
-    :param page_size_field: PS of the partition-table entry, its three bits from the top: L, then LP.
-    """
-    llp = (page_size_field & 4) << 6 | (page_size_field & 3) << 4
-    return None if llp not in BASE_SHIFTS else Segment(ESID_VALID, VRMA_WORD | llp)
+    """First effective address of the segment."""
+    segment: Segment
 
 
 class Slb:
-    """The entries of one thread.
+    """An SLB, of which a lookup takes the first match: two that match are a mistake of software.
 
-    :raises ValueError: for more entries than there are.
+    :param entries: (ESID word, VSID word) pairs for the entries from 0 on.
+    :raises SlbRefusedError: for a pair that slbmte would not take.
     """
 
-    def __init__(self, entries: list[tuple[int, int]] | None = None) -> None:
-        self.entries = [EMPTY] * ENTRIES
-        for index, (esid, vsid) in enumerate(entries or []):
-            if not self.write(esid & ~ESID_INDEX | index, vsid):
-                message = f"SLB entry {index} is ({esid:#x}, {vsid:#x})"
-                raise ValueError(message)
+    def __init__(self, entries: Iterable[tuple[int, int]] = ()) -> None:
+        self.entries: list[SlbEntry | None] = [None] * SLB_ENTRIES
+        for index, (esid, vsid) in enumerate(entries):
+            if esid & ESID_V:
+                self.slbmte(vsid, esid & ~ESID_INDEX | index)
+
+    def slbmte(self, rs: int, rb: int) -> None:
+        """Write an entry.
+
+        :param rs: B, VSID, Ks, Kp, N, L, C, LP.
+        :param rb: ESID, V, index.
+        :raises SlbRefusedError: for an index of 32 or more, reserved bits, B above 1, or L and LP of no page size.
+        """
+        index, segment = rb & ESID_INDEX, segment_of(rs)
+        if index >= SLB_ENTRIES:
+            raise SlbRefusedError(f"SLB entry {index}: POWER9 has {SLB_ENTRIES}; give an index below that")
+        if rb & ~(ESIDS[28] | ESID_V | ESID_INDEX):
+            raise SlbRefusedError(f"SLB entry {index}: ESID word {rb:#x} has reserved bits; clear all but ESID and V")
+        if segment is None:
+            raise SlbRefusedError(
+                f"SLB entry {index}: VSID word {rs:#x} has no segment or page size of POWER9; use another"
+            )
+        valid = rb & ESID_V
+        self.entries[index] = SlbEntry(rb & ESIDS[segment.shift], segment) if valid else None
 
     def lookup(self, address: int) -> Segment | None:
-        """Return the first entry that covers an effective address, None for a segment fault."""
+        """Return the segment that an effective address lies in; None if no entry has it."""
         for entry in self.entries:
-            if entry.covers(address):
-                return entry
+            if entry is not None and entry.esid == address & ESIDS[entry.segment.shift]:
+                return entry.segment
         return None
 
-    def write(self, rb: int, rs: int) -> bool:
-        """Do slbmte.
+    def slbie(self, rb: int) -> None:
+        """Invalidate the entries of a segment.
 
-        :returns: False, and nothing is changed, for an index, a segment size or a base page that there is not.
+        :param rb: ESID, class, B. The class is what software knows the entry's to be: it tells an implementation where
+            to look for what it has looked up, and no entry is spared by it.
         """
-        index = rb & ESID_INDEX
-        entry = Segment(rb & (ESID | ESID_VALID), rs)
-        if index >= ENTRIES or rs & VSID_B not in {0, VSID_B_1T} or entry.base_shift is None:
-            return False
-        self.entries[index] = entry
-        return True
-
-    def read(self, index: int) -> tuple[int, int]:
-        """Do slbmfee and slbmfev: return (ESID word, VSID word) of an entry; zeros beyond the last."""
-        return (self.entries[index].esid, self.entries[index].vsid) if index < ENTRIES else (0, 0)
-
-    def invalidate(self, rb: int) -> None:
-        """Do slbie: the entry that translates the address, of the class and the size that RB names."""
-        b_1t, is_class = bool(rb >> 25 & 3 == 1), bool(rb >> 27 & 1)
+        shift = SEGMENT_SHIFTS.get((rb & SLBIE_B) >> SLBIE_B_SHIFT)
         for index, entry in enumerate(self.entries):
-            if entry.covers(rb & ESID) and entry.is_class == is_class and (entry.segment_shift == SEGMENT_1T) == b_1t:
-                self.entries[index] = attrs.evolve(entry, esid=entry.esid & ~ESID_VALID)
+            if entry is not None and entry.segment.shift == shift and entry.esid == rb & ESIDS[shift]:
+                self.entries[index] = None
 
-    def invalidate_all(self, ih: int = 0) -> None:
-        """Do slbia with its invalidation hint IH; a reserved one is taken as 0."""
-        first = 0 if ih in {IH_CLASS, IH_ALL} else 1
-        for index, entry in enumerate(self.entries[first:], first):
-            if ih != IH_NONE and (ih != IH_CLASS or entry.is_class):
-                self.entries[index] = attrs.evolve(entry, esid=entry.esid & ~ESID_VALID)
+    def slbia(self, ih: int = 0) -> None:
+        """Invalidate entries by IH: 0, 1, 2 and 6 all but entry 0; 3 those of class 1; 4 all; 7 none."""
+        if ih == _IH_NO_ENTRY:
+            return
+        for index in range(1 if _KEEP_FIRST.get(ih, True) else 0, SLB_ENTRIES):
+            entry = self.entries[index]
+            if entry is not None and (ih != _IH_CLASS or entry.segment.word & SLB_C):
+                self.entries[index] = None
+
+    def slbfee(self, address: int) -> int:
+        """Return the VSID word of the segment that an effective address lies in; 0 if there is none."""
+        segment = self.lookup(address)
+        return 0 if segment is None else segment.word
+
+    def words(self) -> list[tuple[int, int]]:
+        """Return (ESID word, VSID word) of all entries, (0, 0) for an invalid one: slbmfee and slbmfev."""
+        return [(0, 0) if entry is None else (entry.esid | ESID_V, entry.segment.word) for entry in self.entries]
+
+
+def slbieg(slbs: Iterable[tuple[int, Slb]], rs: int, rb: int) -> None:
+    """Invalidate the entries of a segment in every SLB of a partition.
+
+    :param slbs: each with the LPID that its thread runs.
+    :param rs: the LPID, in the low 32 bits; above it the PID, of which an SLB that software writes knows nothing.
+    :param rb: as :meth:`Slb.slbie` has it.
+    """
+    for lpid, slb in slbs:
+        if lpid == rs & 0xFFFFFFFF:
+            slb.slbie(rb)

@@ -1,167 +1,247 @@
-"""A hash page table in a memory: searched for one virtual page, edited by slot, or read as a whole (5.7.9)."""
+"""A hash page table in a memory: searched as hardware does, read and changed entry by entry as software does.
+
+Entries are seen in the older format, whatever the table has: ``v`` and ``r`` are the doublewords.
+"""
 
 from __future__ import annotations
 
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from nestmmu.access import Access
-from nestmmu.errors import NestmmuError
-from nestmmu.memory import FRAME_BYTES, FRAME_SHIFT, GuestMemory
-from nestmmu_ppc64_hpt.hashing import (
-    GROUP,
+from nestmmu.addresses import low_mask
+from nestmmu.errors import NestmmuError, OutsideMemoryError
+from nestmmu.faults import Fault, FaultKind
+from nestmmu.mappings import Mapping
+from nestmmu.memory import PhysicalMemory
+from nestmmu_ppc64_hpt.hashing import HASH_MASK, Segment, VirtualPage, page_at, segment_of, vsid_word
+from nestmmu_ppc64_hpt.hpte import (
+    C_BYTE,
+    GROUP_SLOTS,
     HPTE_BYTES,
-    HPTE_V_AVPN,
-    HPTE_V_B_SHIFT,
-    HPTE_V_SECONDARY,
-    HPTE_V_VALID,
-    LARGEST_ORDER,
-    SMALLEST_ORDER,
-    VirtualPage,
-    group_mask,
-    groups,
+    ISA_3_0,
+    R_BYTE,
+    R_C,
+    R_R,
+    R_SSIZE_SHIFT,
+    R_WIMG,
+    V_COMMON,
+    V_SECONDARY,
+    V_SSIZE_SHIFT,
+    V_VALID,
+    HpteFormat,
+    real_page,
 )
-from nestmmu_ppc64_hpt.hpte import R_B_3_0, V_COMMON, to_new, to_old
-from nestmmu_ppc64_hpt.pages import actual_shift
+from nestmmu_ppc64_hpt.pages import SHIFT_4K, actual_shift
+from nestmmu_ppc64_hpt.protection import execute_permissions, page_permissions
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Iterator
 
     from nestmmu.memory import Memory
 
-_GROUP_BYTES = GROUP * HPTE_BYTES
-_MATCH = HPTE_V_AVPN & V_COMMON | HPTE_V_SECONDARY | HPTE_V_VALID
-_B_SHIFT = 58
-_OFFSET = FRAME_BYTES - 1
-_R_BYTE, _C_BYTE = 14, 15
-_CHUNK = 1 << 22
+STAGE = "hash"
+SMALLEST_ORDER, LARGEST_ORDER = 18, 46
+"""Log2 of the bytes of a table."""
+GROUP_SHIFT = 7
+"""Log2 of the bytes of a PTEG."""
+GROUP_BYTES = 1 << GROUP_SHIFT
+SEARCHED = 2 * GROUP_SLOTS
+"""The entries that a search reads which finds none."""
+
+_GROUP = struct.Struct(">16Q")
+_ENTRY = struct.Struct(">2Q")
 
 
-class Hit(NamedTuple):
-    """An entry that a search found."""
+class FoundHpte(NamedTuple):
+    """What a search found."""
 
-    v: int
-    """Doubleword 0, in the older format."""
-    r: int
-    """Doubleword 1, in the older format."""
     slot: int
-    """From 0."""
+    """Entry number in the table."""
+    v: int
+    r: int
     page_shift: int
-    """Log2 of the actual page."""
-    reads: int
-    """HPTEs that were read on the way, 1 to 16."""
+    """Log2 of the actual page's bytes."""
+    references: int
+    """Entries read, this one included: 1 to 16 by its place in the primary and then the secondary PTEG."""
+
+    def output(self, address: int) -> int:
+        """Return the real address that ``address`` leads to."""
+        return real_page(self.r, self.page_shift) | address & (1 << self.page_shift) - 1
+
+
+def order_of(size_field: int) -> int:
+    """Return log2 of the bytes of a table by HTABSIZE."""
+    return size_field + SMALLEST_ORDER
 
 
 class HashTable:
-    """A table of 2**``order`` bytes.
+    """A hash page table.
 
-    :param base: address of the first slot, in bytes.
-    :raises NestmmuError: for an order that there is not, or a base that is not aligned to it.
+    :param memory: where it lies.
+    :param base: its first byte; a multiple of its size.
+    :param order: log2 of its bytes.
+    :param form: how it keeps its entries.
+    :raises NestmmuError: for an order below 18 or above 46, a base that is not aligned, or a table beyond the memory.
     """
 
-    def __init__(self, memory: Memory, base: int, order: int) -> None:
+    def __init__(self, memory: Memory, base: int, order: int, form: HpteFormat = ISA_3_0) -> None:
         if not SMALLEST_ORDER <= order <= LARGEST_ORDER:
-            message = f"a hash table of 2**{order} bytes: the order is {SMALLEST_ORDER} to {LARGEST_ORDER}"
-            raise NestmmuError(message)
-        if base & (1 << SMALLEST_ORDER) - 1:
-            message = f"the hash table's base {base:#x} is not a multiple of 2**{SMALLEST_ORDER}"
-            raise NestmmuError(message)
+            raise NestmmuError(f"a hash page table of order {order}: give one from {SMALLEST_ORDER} to {LARGEST_ORDER}")
+        if base & low_mask(order):
+            raise NestmmuError(f"a hash page table of 2**{order} bytes at {base:#x}: align it to its size")
+        if isinstance(memory, PhysicalMemory) and base + (1 << order) > memory.size:
+            raise NestmmuError(
+                f"a hash page table of 2**{order} bytes at {base:#x} ends beyond the memory of {memory.size:#x} bytes: "
+                f"make it smaller"
+            )
         self.memory = memory
         self.base = base
         self.order = order
-        self.mask = group_mask(order)
-        self.slots = 1 << order - 4
-        self._unpack = struct.Struct(">16Q").unpack_from
-        physical = memory.physical
-        self._frames = physical.readable_frames() if memory is physical else {}
+        self.form = form
+        self.group_mask = (1 << order - GROUP_SHIFT) - 1
+        self.slots = 1 << order - GROUP_SHIFT + 3
+        """How many entries there are."""
+        self._v_compared, self._r_compared = form.v_compared, form.r_compared
+        self._read = memory.read
 
-    def group(self, index: int) -> tuple[int, ...]:
-        """Return the 16 doublewords of a PTEG, as they are in memory.
+    def search(self, segment: Segment, address: int) -> FoundHpte | None:
+        """Return the first entry that maps an address of a segment, primary PTEG first, as hardware has it; or None.
 
-        :param index: of its first slot.
-        :raises OutsideMemoryError: or a Fault, if it cannot be read.
+        :param address: effective or virtual, in bytes.
         """
-        at = self.base + index * HPTE_BYTES
-        frame = self._frames.get(at >> FRAME_SHIFT)
-        if frame is not None:
-            return self._unpack(frame, at & _OFFSET)
-        return self._unpack(self.memory.read(at, _GROUP_BYTES), 0)
-
-    def search(self, page: VirtualPage) -> Hit | None:
-        """Look for a virtual page in its primary, then in its secondary PTEG (5.7.9.2); the first match counts.
-
-        An entry of another base page matches nothing.
-        """
-        vsid, offset, segment, base = page
-        wanted, b = _wanted(vsid, offset, segment, base)
-        primary, secondary = groups(page.hash, self.mask)
-        found = self._scan(primary, wanted, b, base, 0)
-        return found or self._scan(secondary, wanted | HPTE_V_SECONDARY, b, base, GROUP)
-
-    def _scan(self, index: int, wanted: int, b: int, base_shift: int, before: int) -> Hit | None:
-        words = self.group(index)
-        for slot in range(0, 2 * GROUP, 2):
-            if not (words[slot] ^ wanted) & _MATCH and (words[slot + 1] & R_B_3_0) == b:
-                v, r = to_old(words[slot], words[slot + 1])
-                shift = actual_shift(base_shift, v, r)
-                if shift is not None:
-                    return Hit(v, r, index + slot // 2, shift, before + slot // 2 + 1)
+        hashed, wanted = segment.hash(address), segment.match(address)
+        r_compared = self._r_compared
+        r_wanted = 0
+        if r_compared:
+            r_wanted = wanted >> V_SSIZE_SHIFT << R_SSIZE_SHIFT
+            wanted &= (1 << V_SSIZE_SHIFT) - 1
+            if wanted > V_COMMON:
+                return None
+        v_compared = self._v_compared
+        base_shift = segment.base_shift
+        group = hashed & self.group_mask
+        for before in (0, GROUP_SLOTS):
+            words = _GROUP.unpack(self._read(self.base + (group << GROUP_SHIFT), GROUP_BYTES))
+            for word in range(0, 2 * GROUP_SLOTS, 2):
+                v = words[word]
+                if v & v_compared == wanted:
+                    r = words[word + 1]
+                    if r & r_compared != r_wanted:
+                        continue
+                    v, r = self.form.loaded(v, r)
+                    shift = actual_shift(base_shift, v, r)
+                    if shift is not None:
+                        place = word >> 1
+                        return FoundHpte(group << 3 | place, v, r, shift, before + place + 1)
+            wanted |= V_SECONDARY
+            group = ~hashed & HASH_MASK & self.group_mask
         return None
 
-    def read(self, index: int) -> tuple[int, int]:
-        """Return both doublewords of a slot in the older format."""
-        raw = self.memory.read(self.base + index * HPTE_BYTES, HPTE_BYTES)
-        return to_old(int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:], "big"))
+    def candidates(self, segment: Segment, address: int) -> tuple[int, int]:
+        """Return the first slots of the primary and the secondary PTEG of an address."""
+        group = segment.hash(address) & self.group_mask
+        return group * GROUP_SLOTS, (~group & self.group_mask) * GROUP_SLOTS
 
-    def write(self, index: int, v: int, r: int) -> None:
-        """Store a slot, given in the older format."""
-        v, r = to_new(v, r)
-        self.memory.write(self.base + index * HPTE_BYTES, v.to_bytes(8, "big") + r.to_bytes(8, "big"))
+    def lookup(
+        self, address: int, access: Access = Access.LOAD, *,
+        base_shift: int = SHIFT_4K, segment_shift: int = 28, key: bool = False,
+    ) -> Mapping:  # fmt: skip
+        """Return the mapping of a virtual address, whatever it permits; nothing is updated.
 
-    def set_reference(self, index: int, r: int) -> None:
-        """Set R as hardware does: by a store of one byte, the rest of it as it was read."""
-        self._store_byte(index, _R_BYTE, r >> 8 & 0xFF | 1)
-
-    def set_change(self, index: int, r: int) -> None:
-        """Set C, likewise."""
-        self._store_byte(index, _C_BYTE, r & 0xFF | 0x80)
-
-    def _store_byte(self, index: int, byte: int, value: int) -> None:
-        at = self.base + index * HPTE_BYTES + byte
-        if isinstance(self.memory, GuestMemory):
-            self.memory.physical.write(self.memory.locate(at, Access.STORE), bytes([value]))
-        else:
-            self.memory.write(at, bytes([value]))
-
-    def entries(self) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]]:
-        """Return (index, v, r) of every valid entry, in the older format, in order; shapes (n,).
-
-        The table is read in pieces: memory is bounded by the entries that there are.
-
-        :raises OutsideMemoryError: if the table reaches beyond the memory.
+        :param base_shift: log2 of the base page's bytes, and of the segment's: they are hashed with.
+        :param key: the storage key, for the permissions.
+        :raises Fault: NOT_PRESENT if there is none, UNREADABLE where the table cannot be read.
         """
-        found: list[tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]]] = []
-        for start in self._pieces():
-            size = min(_CHUNK, (1 << self.order) - start)
-            words = np.frombuffer(self.memory.read(self.base + start, size), ">u8").reshape(-1, 2)
-            chosen = np.flatnonzero(words[:, 0] & np.uint64(HPTE_V_VALID))
-            v, r = words[chosen, 0].astype(np.uint64), words[chosen, 1].astype(np.uint64)
-            found.append((chosen + start // HPTE_BYTES, v, r))
-        index = np.concatenate([one[0] for one in found]) if found else np.empty(0, np.int64)
-        v = np.concatenate([one[1] for one in found]) if found else np.empty(0, np.uint64)
-        r = np.concatenate([one[2] for one in found]) if found else np.empty(0, np.uint64)
-        b = (r & np.uint64(R_B_3_0)) >> np.uint64(_B_SHIFT)
-        old_v = v & np.uint64(V_COMMON) | b << np.uint64(HPTE_V_B_SHIFT)
-        return index, old_v, r & np.uint64(~R_B_3_0 & (1 << 64) - 1)
+        segment = segment_of(vsid_word(address >> segment_shift, segment_shift, base_shift))
+        if segment is None:
+            raise Fault(FaultKind.MALFORMED, STAGE, access, address)
+        try:
+            found = self.search(segment, address)
+        except OutsideMemoryError:
+            raise Fault(FaultKind.UNREADABLE, STAGE, access, address) from None
+        if found is None:
+            raise Fault(FaultKind.NOT_PRESENT, STAGE, access, address)
+        return self._mapping(found.slot, found.r, found.page_shift, address, key=key)
 
-    def _pieces(self) -> range:
-        self.memory.read(self.base + (1 << self.order) - HPTE_BYTES, HPTE_BYTES)
-        return range(0, 1 << self.order, _CHUNK)
+    def _mapping(self, slot: int, r: int, page_shift: int, address: int, *, key: bool = False) -> Mapping:
+        permissions = page_permissions(r, key=key) & execute_permissions(r)
+        return Mapping(
+            address, real_page(r, page_shift) | address & low_mask(page_shift), page_shift, permissions,
+            accessed=bool(r & R_R), dirty=bool(r & R_C), attributes=r & R_WIMG, entry_address=self.slot_address(slot),
+            entry=r,
+        )  # fmt: skip
 
+    def leaves(self, start: int = 0, end: int | None = None) -> Iterator[Mapping]:
+        """Yield the page of every valid entry that maps virtual addresses in [``start``, ``end``), slot by slot.
 
-def _wanted(vsid: int, offset: int, segment: int, base: int) -> tuple[int, int]:
-    """Return (AVPN and V of doubleword 0, B of doubleword 1) in ISA 3.0's format."""
-    page = vsid << segment | offset >> base << base
-    return page >> 23 << 7 & HPTE_V_AVPN & V_COMMON | HPTE_V_VALID, (segment > 28) << _B_SHIFT  # noqa: PLR2004
+        See :func:`~nestmmu_ppc64_hpt.enumeration.enumerate_table` for all of a table at once.
+        """
+        for slot, v, r in self.valid():
+            page = self.page(slot, v, r)
+            if (
+                page is None
+                or page.address + (1 << page.page_shift) <= start
+                or (end is not None and page.address >= end)
+            ):
+                continue
+            yield self._mapping(slot, r, page.page_shift, page.address)
+
+    def valid(self, bits: int = V_VALID) -> Iterator[tuple[int, int, int]]:
+        """Yield (slot, v, r) of the entries that have any of ``bits``, in frames that were ever written, by slot."""
+        from nestmmu_ppc64_hpt.enumeration import kept_pieces  # noqa: PLC0415  (numpy, and only for whole tables)
+
+        for first, data in kept_pieces(self):
+            for offset, (v, r) in enumerate(_ENTRY.iter_unpack(data)):
+                if v & bits:
+                    yield first + offset, *self.form.loaded(v, r)
+
+    def page(self, slot: int, v: int, r: int) -> VirtualPage | None:
+        """Return the page that an entry maps; None if it has no page size."""
+        return page_at(slot, v, r, self.group_mask)
+
+    def slot_address(self, slot: int) -> int:
+        """Return where an entry lies, in bytes."""
+        return self.base + slot * HPTE_BYTES
+
+    def read(self, slot: int) -> tuple[int, int]:
+        """Return (v, r) of an entry."""
+        return self.form.loaded(*_ENTRY.unpack(self._read(self.slot_address(slot), HPTE_BYTES)))
+
+    def write(self, slot: int, v: int, r: int) -> None:
+        """Store an entry, doubleword 1 first: whoever sees it valid sees all of it."""
+        first, second = self.form.stored(v, r)
+        at = self.slot_address(slot)
+        self.memory.store(at + 8, second, 8, "big")
+        self.memory.store(at, first, 8, "big")
+
+    def write_v(self, slot: int, v: int) -> None:
+        """Store doubleword 0 alone; its segment size, in doubleword 1 of ISA 3.0's format, stays."""
+        self.memory.store(self.slot_address(slot), v & self.form.v_kept, 8, "big")
+
+    def clear(self, slot: int) -> None:
+        """Make an entry invalid."""
+        self.write_v(slot, 0)
+
+    def free_slot(self, first: int, taken: int = V_VALID) -> int | None:
+        """Return the first slot of a PTEG whose entry has none of the bits ``taken``; None if it is full.
+
+        :param first: the PTEG's first slot.
+        """
+        words = _GROUP.unpack(self._read(self.slot_address(first), GROUP_BYTES))
+        return next((first + place for place in range(GROUP_SLOTS) if not words[2 * place] & taken), None)
+
+    def set_flags(self, slot: int, r: int, *, reference: bool, change: bool) -> None:
+        """Set R, and C, by the byte stores of hardware.
+
+        :param r: doubleword 1 as it was read.
+        """
+        at = self.slot_address(slot)
+        if reference:
+            self.memory.store(at + R_BYTE, (r | R_R) >> 8 & 0xFF, 1, "big")
+        if change:
+            self.memory.store(at + C_BYTE, (r | R_C) & 0xFF, 1, "big")
+
+    def clear_reference(self, slot: int, r: int) -> None:
+        """Clear R by a byte store, so that no C is lost that hardware sets meanwhile (``kvmppc_clear_ref_hpte``)."""
+        self.memory.store(self.slot_address(slot) + R_BYTE, (r & ~R_R) >> 8 & 0xFF, 1, "big")

@@ -28,7 +28,8 @@ from nestmmu_ppc64_book3s.partition import (
     tree_bits,
 )
 from nestmmu_ppc64_book3s.registers import LPIDR_LIMIT, MSR_HV, MSR_SF, PIDR_LIMIT, Registers, returned_to
-from nestmmu_ppc64_radix.cpu import Power9Radix, Reached
+from nestmmu_ppc64_book3s.threads import Reached
+from nestmmu_ppc64_radix.cpu import Power9Radix
 from nestmmu_ppc64_radix.exits import HvExit, decode, inject, reflect
 from nestmmu_ppc64_radix.formats import INPUT_BITS, POWER9
 from nestmmu_ppc64_radix.kvm import KvmGuest, KvmHostFaults, KvmHv, KvmNestedGuest

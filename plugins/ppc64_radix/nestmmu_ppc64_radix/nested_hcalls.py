@@ -14,8 +14,9 @@ from nestmmu.points import Point
 from nestmmu_ppc64_book3s import hcalls
 from nestmmu_ppc64_book3s.partition import KVM_NESTED_PATS, PATB, PATS
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_HV, MSR_SF, Registers
+from nestmmu_ppc64_book3s.threads import Reached
 from nestmmu_ppc64_book3s.tlbie import IS_LPID, IS_PAGE, IS_PID, RIC_ALL, RIC_PWC, RIC_TLB, SHIFT_APS, Tlbie
-from nestmmu_ppc64_radix.cpu import Power9Radix, Reached
+from nestmmu_ppc64_radix.cpu import Power9Radix
 from nestmmu_ppc64_radix.nested_tlbie import NestedTlbie
 from nestmmu_ppc64_radix.quirks import Quirk
 from nestmmu_ppc64_radix.scopes import decode as decode_tlbie

@@ -12,8 +12,9 @@ from nestmmu.formats import AccessedDirty
 from nestmmu.mappings import Mapping
 from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_SF, Registers
+from nestmmu_ppc64_book3s.threads import Reached
 from nestmmu_ppc64_radix.composer import KvmComposer
-from nestmmu_ppc64_radix.cpu import Power9Radix, Reached
+from nestmmu_ppc64_radix.cpu import Power9Radix
 from nestmmu_ppc64_radix.exits import HvExit
 from nestmmu_ppc64_radix.formats import POWER9
 from nestmmu_ppc64_radix.quirks import Quirk

@@ -13,7 +13,8 @@ from nestmmu.outcomes import Verdict
 from nestmmu.radix import RadixTable, RadixWalker, Root
 from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF, Registers
-from nestmmu_ppc64_radix.cpu import Power9Radix, Reached
+from nestmmu_ppc64_book3s.threads import Reached
+from nestmmu_ppc64_radix.cpu import Power9Radix
 from nestmmu_ppc64_radix.exits import HvExit
 from nestmmu_ppc64_radix.formats import POWER9
 

@@ -11,7 +11,8 @@ from nestmmu.formats import AccessedDirty
 from nestmmu.memory import PhysicalMemory
 from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_HV, MSR_IR, MSR_PR, MSR_SF, Registers
-from nestmmu_ppc64_radix.cpu import Power9Radix, Reached
+from nestmmu_ppc64_book3s.threads import Reached
+from nestmmu_ppc64_radix.cpu import Power9Radix
 
 LOAD, STORE, FETCH = Access.LOAD, Access.STORE, Access.FETCH
 HOST = 0x10_0000_0000

@@ -19,8 +19,9 @@ from nestmmu.outcomes import Verdict
 from nestmmu.points import finish
 from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF
+from nestmmu_ppc64_book3s.threads import Reached
 from nestmmu_ppc64_radix import cpu, guest_state, nested_entry, nested_hcalls
-from nestmmu_ppc64_radix.cpu import Power9Radix, Reached
+from nestmmu_ppc64_radix.cpu import Power9Radix
 from nestmmu_ppc64_radix.exits import HvExit, decode, inject, reflect
 from nestmmu_ppc64_radix.formats import KVM_WALK
 from nestmmu_ppc64_radix.guest_state import HvGuestState, PtRegs

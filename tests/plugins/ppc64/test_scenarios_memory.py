@@ -14,8 +14,9 @@ from nestmmu.formats import AccessedDirty
 from nestmmu.outcomes import Verdict
 from nestmmu.points import finish
 from nestmmu.slots import Slot
+from nestmmu_ppc64_book3s.threads import Reached
 from nestmmu_ppc64_radix import nested_hcalls
-from nestmmu_ppc64_radix.cpu import Power9Radix, Reached
+from nestmmu_ppc64_radix.cpu import Power9Radix
 from nestmmu_ppc64_radix.exits import decode, inject
 from nestmmu_ppc64_radix.nested_entry import L1Vcpu, L2Exit, NestedEntry
 from nestmmu_ppc64_radix.nested_hcalls import RptRequest

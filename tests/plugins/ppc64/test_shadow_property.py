@@ -17,7 +17,8 @@ from nestmmu.outcomes import Exit, Outcome, Verdict
 from nestmmu.points import finish
 from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_SF, Registers
-from nestmmu_ppc64_radix.cpu import Power9Radix, Reached
+from nestmmu_ppc64_book3s.threads import Reached
+from nestmmu_ppc64_radix.cpu import Power9Radix
 from nestmmu_ppc64_radix.exits import HvExit, decode
 from nestmmu_ppc64_radix.quirks import Quirk
 

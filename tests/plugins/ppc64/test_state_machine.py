@@ -31,7 +31,7 @@ from nestmmu.tlb import Tlb, TlbPlugin
 from nestmmu.walk_cache import WalkCache, WalkCachePlugin
 from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_SF
-from nestmmu_ppc64_radix.cpu import Reached
+from nestmmu_ppc64_book3s.threads import Reached
 from nestmmu_ppc64_radix.exits import HvExit, decode
 from nestmmu_ppc64_radix.kvm import KvmHv, KvmNestedGuest
 from nestmmu_ppc64_radix.nested_hcalls import NestedHcalls, RptRequest

@@ -18,7 +18,7 @@ from nestmmu.plugins import Plugins
 from nestmmu.tlb import Tlb, TlbPlugin, Translation
 from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_SF
-from nestmmu_ppc64_radix.cpu import Reached
+from nestmmu_ppc64_book3s.threads import Reached
 from nestmmu_ppc64_radix.exits import HvExit, decode
 from nestmmu_ppc64_radix.quirks import Quirk
 
