@@ -128,7 +128,10 @@ def nestmmu_replayer(vectors: Vectors) -> Replayer | None:
 
 @hookspec(firstresult=True)
 def nestmmu_machine(
-    arch: str, make_cpu: CpuFactory, announce: Callable[[Event], None], faithful: bool  # noqa: FBT001  (by name only)
+    arch: str,
+    make_cpu: CpuFactory,
+    announce: Callable[[Event], None],
+    faithful: bool,  # noqa: FBT001  (by name only)
 ) -> Machine | None:
     """Return what a stack of hypervisors of an architecture is built of.
 

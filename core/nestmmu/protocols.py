@@ -29,9 +29,7 @@ class WalkerFactory(Protocol):
 class CpuFactory(Protocol):
     """Makes CPUs; :meth:`~nestmmu.plugins.Plugins.cpu` is one."""
 
-    def __call__(
-        self, arch: str, registers: Mapping[str, int], memory: Memory, accessed_dirty: AccessedDirty
-    ) -> Any:  # noqa: ANN401  (with what the architecture's CPU has beside a Cpu's)
+    def __call__(self, arch: str, registers: Mapping[str, int], memory: Memory, accessed_dirty: AccessedDirty) -> Any:  # noqa: ANN401  (with what the architecture's CPU has beside a Cpu's)
         """Return a CPU (see the hook ``nestmmu_cpu``)."""
         ...
 

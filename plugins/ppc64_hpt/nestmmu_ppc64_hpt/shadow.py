@@ -16,7 +16,7 @@ from nestmmu_ppc64_hpt.hashing import segment_of, tlbie_rb, vsid_word
 from nestmmu_ppc64_hpt.hpte import GROUP_SLOTS, HPTE_BYTES, R_C, R_R, V_SECONDARY, V_VALID, real_page
 from nestmmu_ppc64_hpt.pages import PENC, SHIFT_4K, page_pair
 from nestmmu_ppc64_hpt.protection import is_writable
-from nestmmu_ppc64_hpt.virtual import ADDRESS, leaf, page_number, segment_and_address
+from nestmmu_ppc64_hpt.virtual import leaf, page_number, segment_and_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -187,8 +187,11 @@ class HashShadow:
         return self
 
     def flush(self, flush: Flush) -> None:
-        """Give an invalidation to the hardware, its address as hardware has it."""
-        self.tell(attrs.evolve(flush, address=flush.address & ADDRESS))
+        """Give an invalidation to the hardware: a page by the virtual address that hardware has for it."""
+        segment, address = segment_and_address(flush.address)
+        if flush.kind is FlushKind.PAGE and segment is not None:
+            flush = attrs.evolve(flush, address=self.placement.segment(segment).virtual(address))
+        self.tell(flush)
 
     def _find(self, number: int) -> FoundHpte | None:
         segment, address = segment_and_address(number)
