@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from nestmmu_ppc64_hpt.hashing import group_of, make_v, page_at, segment_of, tlbie_rb, vsid_word
 from nestmmu_ppc64_hpt.pages import PENC, lp_bits
+
+if TYPE_CHECKING:
+    from nestmmu_ppc64_hpt.hashing import Segment
 
 MIB_256, TIB = 28, 40
 ORDER = 24
@@ -41,7 +44,7 @@ ROWS = {
 }
 
 
-def segment(vsid: int, segment_shift: int, base_shift: int):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def segment(vsid: int, segment_shift: int, base_shift: int) -> Segment:
     found = segment_of(vsid_word(vsid, segment_shift, base_shift))
     assert found is not None
     return found

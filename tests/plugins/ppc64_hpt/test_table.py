@@ -176,7 +176,7 @@ class TestEntries:
         memory = PhysicalMemory()
         raw(memory, 3, V, 0x12345E7F)
         stores = []
-        memory.store = lambda *call: stores.append(call)  # type: ignore[method-assign,assignment]
+        memory.store = lambda *call: stores.append(call)  # type: ignore[method-assign]
         table = HashTable(memory, BASE, ORDER)
         table.set_flags(3, 0x12345E7F, reference=True, change=False)
         table.set_flags(3, 0x12345E7F, reference=False, change=True)

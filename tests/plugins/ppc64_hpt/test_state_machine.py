@@ -1,0 +1,137 @@
+"""The same state machine for hash L2s of radix L1s: L1's tables are hash tables, and so are the shadows."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from power_nests import KIB64, LPIDS, MIB2, Core, Leaf, Level1, PowerNests
+
+from nestmmu.access import EXECUTE, READ, WRITE, Access
+from nestmmu.addresses import AssignedTag, HardwareTag
+from nestmmu.formats import AccessedDirty
+from nestmmu.guests import NestedGuest
+from nestmmu.outcomes import Exit, Verdict
+from nestmmu.points import finish
+from nestmmu_ppc64_book3s.interrupts import Interrupt
+from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF
+from nestmmu_ppc64_book3s.threads import Reached
+from nestmmu_ppc64_hpt.hashing import Segment, make_v, segment_of, tlbie_rb, vsid_word
+from nestmmu_ppc64_hpt.nested import HashComposer, HashNestedFaults, decode
+from nestmmu_ppc64_hpt.shadow import HashShadow
+from nestmmu_ppc64_hpt.table import HashTable
+from nestmmu_ppc64_hpt.virtual import NumberedTable
+from nestmmu_ppc64_radix.kvm import KvmHv, KvmNestedGuest
+
+ORDER = 18
+LPCR_VPM1 = 1 << 62
+RESERVED_PP = 1 << 63 | 3
+
+
+def segment(lpid: int) -> Segment:
+    found = segment_of(vsid_word(0x100 * lpid, 28, 16))
+    assert found is not None
+    return found
+
+
+class HashLeaf(Leaf):
+    """What pp and N can say: who may not read may do nothing."""
+
+    @property
+    def permissions(self) -> int:
+        if not self.bits & 6:
+            return 0
+        return READ | (WRITE if self.bits & 2 else 0) | (EXECUTE if self.bits & 1 else 0)
+
+    @property
+    def r(self) -> int:
+        """Doubleword 1 without the page: 64 KiB in 64 KiB, memory, R and C."""
+        pp = 2 if self.bits & 2 else 3 if self.bits & 4 else RESERVED_PP
+        return 0x1000 | 0x10 | self.bits & 0x180 | pp | (0 if self.bits & 1 else 4)
+
+
+class HashKvm(KvmHv):
+    """Keeps hash tables for L2s: the partition-table entry has HR clear (3.9, X3)."""
+
+    def make_shadow(self, tag: HardwareTag) -> HashShadow:
+        base = self.allocator.allocate(1 << ORDER)
+        self.set_pate(tag, base, 0)
+        return HashShadow(HashTable(self.memory, base, ORDER), tag, self.flush, allocator=self.allocator)
+
+
+class HashFaults(HashNestedFaults):
+    """Reads L1's hash table of an L2."""
+
+    def has_root(self, nested: NestedGuest) -> bool:
+        nested.table = NumberedTable(HashTable(self.guest.memory, Level1.root(nested.assigned), ORDER))
+        return True
+
+
+class HashLevel1(Level1):
+    """An L1 whose L2s are hash guests; what it maps in one piece of 2 MiB has an entry for each 64 KiB."""
+
+    arch = "ppc64_hpt"
+    accessed_dirty = AccessedDirty.UPDATE
+    make_leaf = HashLeaf
+
+    def lay_out(self) -> None:
+        self.handler = HashFaults(self.guest, HashComposer(), self.host.tell)
+
+    def entries(self, lpid: int, start: int, size: int) -> list[tuple[HashTable, int, int]]:
+        """Return (L1's table, slot, address) of each 64 KiB of a page."""
+        table, one = HashTable(self.guest.memory, self.root(lpid), ORDER), segment(lpid)
+        return [(table, table.candidates(one, at)[0], at) for at in range(start, start + size, KIB64)]
+
+    def clear(self, lpid: int, start: int) -> Leaf:
+        leaf = self.pages[lpid].pop(start)
+        for table, slot, _ in self.entries(lpid, start, leaf.size):
+            table.clear(slot)
+        return leaf
+
+    def put(self, lpid: int, start: int, leaf: Leaf) -> None:
+        assert isinstance(leaf, HashLeaf)
+        for table, slot, at in self.entries(lpid, start, leaf.size):
+            table.write(slot, make_v(segment(lpid), at, large=True), leaf.target + at - start | leaf.r)
+        self.pages[lpid][start] = leaf
+
+    def invalidate(self, form: str, lpid: int, start: int, size: int) -> None:
+        known = self.guest.nested if form.startswith("all") else [AssignedTag(lpid)]
+        for assigned in list(known):
+            nested = self.guest.nested.get(assigned)
+            if not isinstance(nested, KvmNestedGuest):
+                continue
+            if form not in {"page", "range"}:
+                finish(self.guests.flush(nested))
+                continue
+            assert isinstance(nested.shadow, HashShadow)
+            for _, slot, at in self.entries(lpid, start, size):
+                nested.shadow.invalidate(tlbie_rb(make_v(segment(lpid), at, large=True), 0x1000, slot))
+
+    def ends(self, lpid: int, address: int, access: Access) -> int | Verdict:
+        """Return where an access ends: for R and C of L1's no one is asked, L0 sets them."""
+        found, truth = self.find(lpid, address), self.truth(lpid, address)
+        if found is None or not found[0].permissions & access:
+            return Verdict.REFLECT
+        if truth is None:
+            return Verdict.EMULATE
+        return truth[0] if truth[1] & access else Verdict.INJECT
+
+    def aim(self, core: Core, nested: KvmNestedGuest) -> None:
+        super().aim(core, nested)
+        core.cpu.registers.msr, core.cpu.registers.lpcr = MSR_SF | MSR_IR | MSR_DR, LPCR_VPM1
+        core.cpu.slb.slbmte(segment(nested.assigned).word, 1 << 27)
+
+    def decoded(self, result: Reached | Interrupt) -> Exit | None:
+        return decode(result) if isinstance(result, Interrupt) else None
+
+
+class HashNests(PowerNests):
+    host_type = HashKvm
+    level_type = HashLevel1
+
+
+TestHash = HashNests.TestCase
+TestHash.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, print_blob=True)
+
+
+def test_the_machine_has_every_l2_of_the_radix_one() -> None:
+    assert MIB2 // KIB64 * 4 <= 1 << ORDER - 7
+    assert len({segment(lpid).hash(page * KIB64) for lpid in LPIDS for page in range(128)}) == 256
