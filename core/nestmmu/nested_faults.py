@@ -88,12 +88,12 @@ class NestedFaultHandler:
             return Outcome(Verdict.FAIL, error="EINVAL")
         return None
 
-    def mark(self, outer: Mapping, fault: Fault) -> Steps[Mapping]:
+    def mark(self, inner: Mapping, outer: Mapping, fault: Fault) -> Steps[Mapping]:
         """Return the host's entry as it is to be composed.
 
         Where hardware cannot fault for accessed or dirty in the shadow, they are set in it here.
         """
-        del fault
+        del inner, fault
         yield from ()
         return outer
 
@@ -163,7 +163,7 @@ class NestedFaultHandler:
         outer = yield from self._host_entry(slot, fault, inner, snapshot)
         if isinstance(outer, Outcome):
             return outer
-        outer = yield from self.mark(outer, fault)
+        outer = yield from self.mark(inner, outer, fault)
         return (yield from self._shadow(nested, fault, inner, outer, snapshot))
 
     def _host_entry(self, slot: Slot, fault: Fault, inner: Mapping, snapshot: int) -> Steps[Mapping | Outcome]:

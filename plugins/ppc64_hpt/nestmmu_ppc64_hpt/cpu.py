@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from nestmmu.access import ALL_PERMISSIONS, EXECUTE, Access
 from nestmmu.addresses import HardwareTag
-from nestmmu.errors import NestmmuError
-from nestmmu.faults import Fault
+from nestmmu.errors import NestmmuError, OutsideMemoryError
+from nestmmu.faults import Fault, FaultKind
 from nestmmu.formats import AccessedDirty
 from nestmmu.tlb import Translation, page_of
 from nestmmu_ppc64_book3s.interrupts import (
@@ -25,7 +25,7 @@ from nestmmu_ppc64_hpt.hashing import Segment, segment_of
 from nestmmu_ppc64_hpt.hpte import R_C, R_R
 from nestmmu_ppc64_hpt.protection import denial, execute_permissions, key_permissions, page_permissions
 from nestmmu_ppc64_hpt.slb import Slb
-from nestmmu_ppc64_hpt.table import FoundHpte, HashTable, order_of
+from nestmmu_ppc64_hpt.table import STAGE, FoundHpte, HashTable, order_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -68,6 +68,8 @@ class Power9Hash(Thread):
 
     :param slb: what its segments are; empty where absent.
     :param reference_change: UPDATE: the CPU sets R and C; IGNORE: it does not, for looking without changing anything.
+    :param real_mode_keys: whether AMR and IAMR count in guest real mode, as on the emulated CPU that the recorded data
+        come from; the ISA has no keys in the virtual real mode area.
     """
 
     def __init__(
@@ -77,11 +79,13 @@ class Power9Hash(Thread):
         slb: Slb | None = None,
         *,
         reference_change: AccessedDirty = AccessedDirty.UPDATE,
+        real_mode_keys: bool = False,
     ) -> None:
         self.registers = registers
         self.memory = memory
         self.slb = Slb() if slb is None else slb
         self.reference_change = reference_change
+        self.real_mode_keys = real_mode_keys
         self.hit: FoundHpte | None = None
         """What the last search of a table found."""
         self._load = memory.loader(8, "big")
@@ -131,15 +135,16 @@ class Power9Hash(Thread):
             return interrupt(DSISR_NOEXEC_OR_G)
         dw0 = self._pate()
         try:
-            table = None if dw0 is None else self._table(dw0)
+            table = None if dw0 is None else self._table(dw0, access, address)
             hit = self.hit = None if table is None else table.search(segment, address)
-        except (NestmmuError, Fault):
+        except (OutsideMemoryError, Fault):
             return self._machine_check(at, registers.msr)
         if table is None or hit is None:
             return interrupt(DSISR_NOHPTE)
         pages = page_permissions(hit.r, key=segment.key(problem=bool(registers.msr & MSR_PR)))
         execution = execute_permissions(hit.r)
-        keys = key_permissions(hit.r, registers.amr, registers.iamr)
+        keyed = self.real_mode_keys or registers.msr & (MSR_IR if fetch else MSR_DR)
+        keys = key_permissions(hit.r, registers.amr, registers.iamr) if keyed else ALL_PERMISSIONS
         cause = denial(access, pages, execution, keys)
         if cause:
             return interrupt(cause)
@@ -154,12 +159,19 @@ class Power9Hash(Thread):
             change = access is _STORE and not hit.r & R_C
             table.set_flags(hit.slot, hit.r, reference=not hit.r & R_R, change=change)
 
-    def _table(self, dw0: int) -> HashTable:
+    def _table(self, dw0: int, access: Access, address: int) -> HashTable:
+        """Return the table of a partition-table entry.
+
+        :raises Fault: MALFORMED, if it names none.
+        """
         table = self._tables.get(dw0)
         if table is None:
             if len(self._tables) > 4096:  # noqa: PLR2004  (as many as there are LPIDs)
                 self._tables.clear()
-            table = self._tables[dw0] = hash_table(self.memory, dw0)
+            try:
+                table = self._tables[dw0] = hash_table(self.memory, dw0)
+            except NestmmuError:
+                raise Fault(FaultKind.MALFORMED, STAGE, access, address) from None
         return table
 
     def _pate(self) -> int | None:
@@ -167,7 +179,7 @@ class Power9Hash(Thread):
         where = pate_address(self.registers.ptcr, self.registers.lpidr)
         try:
             return None if where is None else self._load(where)
-        except NestmmuError:
+        except (OutsideMemoryError, Fault):
             return None
 
     @staticmethod
@@ -176,7 +188,13 @@ class Power9Hash(Thread):
 
     def probe(self, access: Access, address: int) -> Reached | Interrupt:
         """Return what :meth:`access` would, and change nothing: neither R nor C."""
-        silent = Power9Hash(self.registers, self.memory, self.slb, reference_change=AccessedDirty.IGNORE)
+        silent = Power9Hash(
+            self.registers,
+            self.memory,
+            self.slb,
+            reference_change=AccessedDirty.IGNORE,
+            real_mode_keys=self.real_mode_keys,
+        )
         return silent.access(access, address)
 
     def context(self, access: Access, address: int) -> tuple[HardwareTag, Hashable] | None:

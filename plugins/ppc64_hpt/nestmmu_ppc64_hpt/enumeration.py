@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import attrs
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from nestmmu_ppc64_hpt.table import HashTable
 
+_BATCH = 1024
+"""Pieces that are looked at together: what is kept of them is their valid entries."""
 KEPT_LIMIT = 1 << 32
 """Bytes of a table that are looked at at once, at most."""
 
@@ -105,20 +108,23 @@ def enumerate_table(table: HashTable) -> Entries:
     :raises TooLargeError: if more of it than :data:`KEPT_LIMIT` bytes was ever written.
     :raises OutsideMemoryError: or a Fault, where the table cannot be read.
     """
-    starts: list[int] = []
-    words: list[bytes] = []
-    for first, data in kept_pieces(table):
-        starts.append(first)
-        words.append(data)
-    raw = np.frombuffer(b"".join(words), ">u8").reshape(-1, 2)
-    per_piece = FRAME_BYTES // HPTE_BYTES
-    chosen = np.flatnonzero(raw[:, 0] & _u64(V_VALID))
-    slots = np.array(starts, np.uint64)[chosen // per_piece] + (chosen % per_piece).astype(np.uint64)
-    v, r = raw[chosen, 0].astype(np.uint64), raw[chosen, 1].astype(np.uint64)
+    pieces = kept_pieces(table)
+    found = [_valid(batch) for batch in iter(lambda: list(itertools.islice(pieces, _BATCH)), [])]
+    slots, v, r = (np.concatenate(column) for column in zip(_valid([]), *found, strict=True))
     if table.form.r_compared:
         v = v & _u64(V_COMMON) | (r & _u64(R_SSIZE)) >> _u64(R_SSIZE_SHIFT) << _u64(V_SSIZE_SHIFT)
         r = r & _u64(~R_SSIZE & (1 << 64) - 1)
     return _decoded(slots, v, r, table.group_mask)
+
+
+def _valid(pieces: list[tuple[int, bytes]]) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return (slots, v, r) of the valid entries of some pieces, as they are in memory; shapes (n,)."""
+    raw = np.frombuffer(b"".join(data for _, data in pieces), ">u8").reshape(-1, 2)
+    starts = np.array([first for first, _ in pieces], np.uint64)
+    per_piece = FRAME_BYTES // HPTE_BYTES
+    chosen = np.flatnonzero(raw[:, 0] & _u64(V_VALID))
+    slots = starts[chosen // per_piece] + (chosen % per_piece).astype(np.uint64)
+    return slots, raw[chosen, 0].astype(np.uint64), raw[chosen, 1].astype(np.uint64)
 
 
 def _decoded(slots: NDArray[np.uint64], v: NDArray[np.uint64], r: NDArray[np.uint64], group_mask: int) -> Entries:

@@ -6,6 +6,7 @@ and C in L1's entry, and a page is mapped read-only until a store, so that the f
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING
 
 import attrs
@@ -13,7 +14,7 @@ import attrs
 from nestmmu.access import WRITE, Access
 from nestmmu.faults import Fault, FaultKind
 from nestmmu.mappings import Mapping
-from nestmmu.nested_faults import NestedFaultHandler
+from nestmmu.nested_faults import NestedFaultHandler, Tell
 from nestmmu.outcomes import Exit, Outcome, Verdict
 from nestmmu.points import Point
 from nestmmu_ppc64_book3s.interrupts import (
@@ -27,13 +28,20 @@ from nestmmu_ppc64_book3s.registers import MSR_PR
 from nestmmu_ppc64_hpt.hashing import segment_of
 from nestmmu_ppc64_hpt.hpte import HPTE_BYTES, R_C, R_I, R_M, R_R, R_W, R_WIMG
 from nestmmu_ppc64_hpt.pages import HPTE_R_RPN
-from nestmmu_ppc64_hpt.protection import denial, execute_permissions, key_permissions, page_permissions, read_only
+from nestmmu_ppc64_hpt.protection import (
+    denial,
+    execute_permissions,
+    is_writable,
+    key_permissions,
+    page_permissions,
+    read_only,
+)
 from nestmmu_ppc64_hpt.shadow import pack
 from nestmmu_ppc64_hpt.table import STAGE
 from nestmmu_ppc64_hpt.virtual import NumberedTable, number_of
 
 if TYPE_CHECKING:
-    from nestmmu.guests import NestedGuest
+    from nestmmu.guests import Guest, NestedGuest
     from nestmmu.points import Steps
     from nestmmu.slots import Slot
 
@@ -77,8 +85,27 @@ def decode(interrupt: Interrupt, *, amr: int = 0, iamr: int = 0) -> Exit | None:
     return Exit(Fault(kind, STAGE, access, number_of(segment, address), original_address=address), record)
 
 
+class Marking(enum.Enum):
+    """When L0 counts a page that may be stored to as changed."""
+
+    FIRST_STORE = "first store"
+    """At the first store, which faults: until then it is mapped read-only (3.9, X5)."""
+    AT_MAP = "when mapped"
+    """When it is mapped, R and C preset and writable even by a load: no later store is seen, so that L1's own C stays
+    clear (3.8, S3 and S10)."""
+
+
 class HashComposer:
     """Makes the shadow's entry: L1's, with L0's page behind it, and no more than L0 permits."""
+
+    def __init__(self, marking: Marking = Marking.FIRST_STORE) -> None:
+        self.marking = marking
+
+    def writable(self, inner: Mapping, outer: Mapping, access: Access) -> bool:
+        """Tell whether the shadow lets the page be stored to."""
+        if not outer.permissions & WRITE or not is_writable(inner.entry or 0):
+            return False
+        return self.marking is Marking.AT_MAP or access is Access.STORE
 
     def compose(self, inner: Mapping, outer: Mapping, access: Access) -> Mapping:
         """Return the entry for the shadow, packed with its slot, for the whole of L1's page.
@@ -89,10 +116,7 @@ class HashComposer:
         target = outer.target_start + inner.target_start - outer.page_start
         r = inner.entry or 0
         r = r & ~(HPTE_R_RPN & -size) & ~R_WIMG | target | R_R | self._wimg(r)
-        if access is Access.STORE and outer.permissions & WRITE:
-            r |= R_C
-        else:
-            r = read_only(r & ~R_C)
+        r = r | R_C if self.writable(inner, outer, access) else read_only(r & ~R_C)
         permissions = page_permissions(r, key=False) & execute_permissions(r)
         slot_v = inner.attributes
         return Mapping(
@@ -109,6 +133,10 @@ class HashComposer:
 
 class HashNestedFaults(NestedFaultHandler):
     """The ladder with what is of hash tables."""
+
+    def __init__(self, guest: Guest, composer: HashComposer, tell: Tell | None = None) -> None:
+        super().__init__(guest, composer, tell)
+        self.writable = composer.writable
 
     def walk(self, nested: NestedGuest, exit_: Exit) -> Mapping:
         """Search L1's table, check its protection, and set R, and C for a store, in L1's entry (X4, X5)."""
@@ -141,9 +169,9 @@ class HashNestedFaults(NestedFaultHandler):
             return Outcome(Verdict.FAIL, error=SMALLER_HOST_PAGE)
         return outer
 
-    def mark(self, outer: Mapping, fault: Fault) -> Steps[Mapping]:
-        """Set R, and C for a store, in L0's entry for L1: hardware will not fault for them (X5)."""
-        store = fault.access is Access.STORE
+    def mark(self, inner: Mapping, outer: Mapping, fault: Fault) -> Steps[Mapping]:
+        """Set R, and C where it will be writable, in L0's entry for L1: hardware will not fault for them (X5)."""
+        store = self.writable(inner, outer, fault.access)
         yield Point.LOCK
         self.guest.table.add_flags(outer.input_address, accessed=True, dirty=store)
         yield Point.UNLOCK

@@ -19,10 +19,10 @@ class HashReplayer(Book3sReplayer):
     """Makes the accesses of one file, each with its scene's segments."""
 
     def cpu(self, scene: Scene, registers: Registers, memory: JournaledMemory) -> Power9Hash:
-        """Return a CPU with the scene's SLB."""
+        """Return a CPU with the scene's SLB, as the recording machine was."""
         pairs = cast("list[tuple[int, int]]", scene.extra.get("slb", []))
         try:
             slb = Slb([(esid, vsid) for esid, vsid in pairs])
         except (TypeError, ValueError, IndexError, NestmmuError) as error:
             raise InputError(self.path, "slb", str(error), "give pairs of ESID and VSID words, 32 at most") from None
-        return Power9Hash(registers, memory, slb)
+        return Power9Hash(registers, memory, slb, real_mode_keys=True)

@@ -87,6 +87,8 @@ class Slb:
             to look for what it has looked up, and no entry is spared by it.
         """
         shift = SEGMENT_SHIFTS.get((rb & SLBIE_B) >> SLBIE_B_SHIFT)
+        if shift is None:
+            return
         for index, entry in enumerate(self.entries):
             if entry is not None and entry.segment.shift == shift and entry.esid == rb & ESIDS[shift]:
                 self.entries[index] = None

@@ -13,7 +13,7 @@ from nestmmu.addresses import low_mask
 from nestmmu.errors import NestmmuError, OutsideMemoryError
 from nestmmu.faults import Fault, FaultKind
 from nestmmu.mappings import Mapping
-from nestmmu.memory import PhysicalMemory
+from nestmmu.memory import FRAME_BYTES, FRAME_SHIFT, PhysicalMemory
 from nestmmu_ppc64_hpt.hashing import HASH_MASK, Segment, VirtualPage, page_at, segment_of, vsid_word
 from nestmmu_ppc64_hpt.hpte import (
     C_BYTE,
@@ -79,7 +79,7 @@ class HashTable:
     """A hash page table.
 
     :param memory: where it lies.
-    :param base: its first byte; a multiple of its size.
+    :param base: its first byte; a multiple of 256 KiB, whatever its size, as CPUs from ISA 2.06 on have it.
     :param order: log2 of its bytes.
     :param form: how it keeps its entries.
     :raises NestmmuError: for an order below 18 or above 46, a base that is not aligned, or a table beyond the memory.
@@ -88,8 +88,8 @@ class HashTable:
     def __init__(self, memory: Memory, base: int, order: int, form: HpteFormat = ISA_3_0) -> None:
         if not SMALLEST_ORDER <= order <= LARGEST_ORDER:
             raise NestmmuError(f"a hash page table of order {order}: give one from {SMALLEST_ORDER} to {LARGEST_ORDER}")
-        if base & low_mask(order):
-            raise NestmmuError(f"a hash page table of 2**{order} bytes at {base:#x}: align it to its size")
+        if base & low_mask(SMALLEST_ORDER):
+            raise NestmmuError(f"a hash page table at {base:#x}: align it to {1 << SMALLEST_ORDER:#x} bytes")
         if isinstance(memory, PhysicalMemory) and base + (1 << order) > memory.size:
             raise NestmmuError(
                 f"a hash page table of 2**{order} bytes at {base:#x} ends beyond the memory of {memory.size:#x} bytes: "
@@ -104,6 +104,7 @@ class HashTable:
         """How many entries there are."""
         self._v_compared, self._r_compared = form.v_compared, form.r_compared
         self._read = memory.read
+        self._frames = memory.readable_frames() if isinstance(memory, PhysicalMemory) else {}
 
     def search(self, segment: Segment, address: int) -> FoundHpte | None:
         """Return the first entry that maps an address of a segment, primary PTEG first, as hardware has it; or None.
@@ -119,10 +120,15 @@ class HashTable:
             if wanted > V_COMMON:
                 return None
         v_compared = self._v_compared
-        base_shift = segment.base_shift
+        base_shift, frames = segment.base_shift, self._frames
         group = hashed & self.group_mask
         for before in (0, GROUP_SLOTS):
-            words = _GROUP.unpack(self._read(self.base + (group << GROUP_SHIFT), GROUP_BYTES))
+            at = self.base + (group << GROUP_SHIFT)
+            frame = frames.get(at >> FRAME_SHIFT)
+            if frame is None:
+                words = _GROUP.unpack(self._read(at, GROUP_BYTES))
+            else:
+                words = _GROUP.unpack_from(frame, at & FRAME_BYTES - 1)
             for word in range(0, 2 * GROUP_SLOTS, 2):
                 v = words[word]
                 if v & v_compared == wanted:

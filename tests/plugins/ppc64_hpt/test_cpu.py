@@ -9,6 +9,7 @@ import pytest
 
 from nestmmu.access import Access
 from nestmmu.addresses import HardwareTag
+from nestmmu.errors import PoisonedError
 from nestmmu.formats import AccessedDirty
 from nestmmu.invalidation import Flush, FlushKind
 from nestmmu.memory import JournaledMemory
@@ -246,6 +247,17 @@ class TestRealMode:
         assert machine.reached(STORE, 0x1000) == 0x1000
         assert machine.interrupt(STORE, 0x2000).get("hdsisr") == PROTFAULT | ISSTORE
 
+    @pytest.mark.parametrize("access", list(Access))
+    def test_has_no_keys(self, access: Access) -> None:
+        """Key 5, denied everything; the emulated CPU that the recorded data come from checks it here too."""
+        machine = vrma(0, [(1, 0x1A00)], 12)
+        denied = 3 << 62 - 10
+        assert machine.reached(access, 0x1000, amr=denied, iamr=denied) == 0x1000
+        emulated = Power9Hash(machine.registers, machine.memory, machine.cpu.slb, real_mode_keys=True)
+        result = emulated.probe(access, 0x1000)
+        assert isinstance(result, Interrupt)
+        assert result.get("hsrr1") & KEYFAULT | result.get("hdsisr") & KEYFAULT == KEYFAULT
+
     @pytest.mark.parametrize("page_size", [1, 2, 3, 7])
     def test_a_page_size_that_there_is_not_is_a_machine_check(self, page_size: int) -> None:
         assert vrma(page_size, [], 12).interrupt(LOAD, 0).vector == 0x200
@@ -275,6 +287,15 @@ class TestPartitionTable:
         assert machine.reached() == PAGE + 0x5000 | 0x678
         machine.memory.store(PARTITION_TABLE + 16 * LPID, TABLE + (1 << ORDER) | ORDER - 18, 8, "big")
         assert machine.interrupt().get("dsisr") == NOHPTE
+
+    def test_what_cannot_be_read_is_a_machine_check_and_a_bug_of_software_is_not(self) -> None:
+        machine = Machine()
+        machine.memory.size = TABLE + (1 << ORDER - 1)
+        assert machine.interrupt().vector == 0x200, "the table ends beyond the memory"
+        machine = Machine()
+        machine.memory.poison(TABLE + 16 * SLOT >> 12)
+        with pytest.raises(PoisonedError):
+            machine.access()
 
 
 class TestBehindATlb:

@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nestmmu.access import Access
 from nestmmu.addresses import HardwareTag
 from nestmmu.memory import GuestMemory, PhysicalMemory
+from nestmmu.outcomes import RESUME, Verdict
 from nestmmu.slots import LinearBacking, Slot, Slots, SlotTranslator
+from nestmmu_ppc64_hpt.faults import MMIO, RETRY, TO_KERNEL, Judged, judge, mend
 from nestmmu_ppc64_hpt.guest import HashGuest
 from nestmmu_ppc64_hpt.hashing import make_v, segment_of, tlbie_rb, vsid_word
 from nestmmu_ppc64_hpt.hcalls import (
@@ -372,6 +375,85 @@ class TestResize:
         nest.guest.radix = True
         assert resizing(nest).prepare(0, 25) == (H_AUTHORITY,)
         assert resizing(nest).commit(0, 25) == (H_AUTHORITY,)
+
+
+MSR = 0x8000_0000_0000_0030
+"""SF, IR and DR."""
+AT = 0x0ABC5008
+NOHPTE, PROT, STORE_BIT, KEY_BIT, NO_EXECUTE = 0x4000_0000, 0x0800_0000, 0x0200_0000, 0x0020_0000, 0x1000_0000
+LOAD, STORE, FETCH = Access.LOAD, Access.STORE, Access.FETCH
+
+
+class TestFaults:
+    def judged(self, nest: Nest, access: Access = LOAD, status: int = NOHPTE, msr: int = MSR, amr: int = 0) -> Judged:
+        assert SEGMENT is not None
+        return judge(nest.guest, SEGMENT, AT, access, status, msr, amr)
+
+    def test_no_entry_is_the_guests_f2(self) -> None:
+        assert self.judged(Nest()).code == NOHPTE
+        assert self.judged(Nest(), STORE, PROT | STORE_BIT).code == RETRY
+
+    def test_an_entry_that_is_there_by_now_is_tried_again(self) -> None:
+        nest = Nest()
+        nest.enter()
+        assert self.judged(nest).code == RETRY
+
+    @pytest.mark.parametrize(
+        ("r", "access", "status", "code"),
+        [
+            pytest.param(3, STORE, PROT | STORE_BIT, PROT | STORE_BIT, id="read-only"),
+            pytest.param(0xA00 | 2, STORE, PROT | STORE_BIT, PROT | STORE_BIT | KEY_BIT, id="key 5"),
+            pytest.param(4 | 2, FETCH, PROT, PROT | NO_EXECUTE, id="no-execute"),
+        ],
+    )
+    def test_what_the_guest_itself_forbids(self, r: int, access: Access, status: int, code: int) -> None:
+        nest = Nest()
+        nest.enter(0x5000 | M | r)
+        assert self.judged(nest, access, status, amr=0x0020_0000_0000_0000).code == code
+
+    def test_the_store_after_h_protect_is_mended_tp12(self) -> None:
+        nest = Nest()
+        nest.enter(0x5000 | M | 3)
+        nest.hardware(R)
+        nest.calls.protect(2, SLOT, 0)
+        judged = self.judged(nest, STORE, PROT | STORE_BIT)
+        assert judged.code == TO_KERNEL
+        assert mend(nest.guest, judged, STORE) == RESUME
+        assert nest.real() == (V | VALID, DISTANCE | 0x5000 | R | M | 2)
+        assert nest.flushed == [0x123456ABC5000]
+
+    def test_a_device_is_for_emulation_tp15(self) -> None:
+        nest = Nest()
+        nest.enter(0x4000_0000 | 2)
+        judged = self.judged(nest)
+        assert judged.code == MMIO
+        assert mend(nest.guest, judged, LOAD).verdict is Verdict.EMULATE
+        assert self.judged(nest, msr=0x8000_0000_0000_0010).code == TO_KERNEL
+
+    def test_a_page_that_comes_after_its_entry(self) -> None:
+        nest = Nest(writable=False)
+        nest.enter()
+        nest.guest.backing = LinearBacking(DISTANCE, 24)
+        judged = self.judged(nest, STORE, NOHPTE | STORE_BIT)
+        assert mend(nest.guest, judged, STORE) == RESUME
+        assert nest.real() == (V | VALID, DISTANCE | 0x5000 | M | 2)
+
+    def test_an_entry_that_changed_meanwhile_is_left_f4(self) -> None:
+        nest = Nest()
+        nest.enter(0x5000 | M | 3)
+        nest.calls.protect(2, SLOT, 0)
+        judged = self.judged(nest, STORE, PROT | STORE_BIT)
+        nest.calls.remove(0, SLOT, 0)
+        assert mend(nest.guest, judged, STORE) == RESUME
+        assert nest.real() == (0, 0)
+
+    def test_the_host_cannot(self) -> None:
+        nest = Nest(writable=False)
+        nest.enter()
+        assert mend(nest.guest, self.judged(nest, STORE, NOHPTE | STORE_BIT), STORE).error == "EFAULT"
+        other = Nest(read_only=True)
+        other.enter(0x5000 | M | 2)
+        assert mend(other.guest, self.judged(other, STORE, PROT | STORE_BIT), STORE).verdict is Verdict.INJECT
 
 
 @given(st.lists(st.integers(0, (1 << 64) - 1), min_size=4, max_size=4))

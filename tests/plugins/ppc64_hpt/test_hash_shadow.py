@@ -27,7 +27,7 @@ from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF
 from nestmmu_ppc64_book3s.threads import Reached
 from nestmmu_ppc64_hpt.hashing import Segment, make_v, segment_of, tlbie_rb, vsid_word
-from nestmmu_ppc64_hpt.nested import HashComposer, HashNestedFaults, decode, reflected_cause
+from nestmmu_ppc64_hpt.nested import HashComposer, HashNestedFaults, Marking, decode, reflected_cause
 from nestmmu_ppc64_hpt.pages import lp_bits
 from nestmmu_ppc64_hpt.shadow import HashShadow, MappedSegments, Placement, SameSlot
 from nestmmu_ppc64_hpt.table import HashTable
@@ -35,7 +35,7 @@ from nestmmu_ppc64_hpt.virtual import NumberedTable
 from nestmmu_ppc64_radix.kvm import KvmHv
 from nestmmu_ppc64_radix.quirks import Quirk
 
-LOAD, STORE, FETCH = Access
+LOAD, STORE, FETCH = Access.LOAD, Access.STORE, Access.FETCH
 DISTANCE, PTCR, SHADOW_LPID = 0x4_0000_0000, 0x8_0000_0004, 7
 SHADOWS, L1_TABLE = 0xA_0000_0000, 0x100_0000
 MEMORY = Slot(0, 0x800_0000)
@@ -47,7 +47,13 @@ KS = 0x800
 class Nest:
     """A radix L1 that runs a hash L2, whose segments it maps by VSIDs from 0x100 on, effective address by 256 MiB."""
 
-    def __init__(self, placement: Placement | None = None, backing_shift: int = 24, order: int = 18) -> None:
+    def __init__(
+        self,
+        placement: Placement | None = None,
+        backing_shift: int = 24,
+        order: int = 18,
+        marking: Marking = Marking.FIRST_STORE,
+    ) -> None:
         self.memory = PhysicalMemory()
         allocator = PageAllocator(self.memory, 0x9_0000_0000, 0x9_4000_0000)
         self.host = KvmHv(self.memory, allocator, page_shift=12, ptcr=PTCR, quirks=Quirk.NONE)
@@ -60,7 +66,7 @@ class Nest:
         self.l1 = HashTable(self.guest.memory, L1_TABLE, 18)
         self.nested.table = NumberedTable(self.l1)
         self.host.set_pate(HardwareTag(SHADOW_LPID), SHADOWS | order - 18, 0)
-        self.handler = HashNestedFaults(self.guest, HashComposer(), self.host.tell)
+        self.handler = HashNestedFaults(self.guest, HashComposer(marking), self.host.tell)
         self.tlb = TlbPlugin()
         plugins = Plugins()
         plugins.register(self.tlb, "TLB")
@@ -136,6 +142,23 @@ def test_a_load_is_mapped_read_only_and_the_store_makes_it_dirty_tp18(placement)
     assert nest.faults == 2
     assert violations(nest.guest) == []
     assert nest.tlb.stale == []
+
+
+@both
+def test_marked_when_mapped_no_later_store_is_seen_s10(placement) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    """A load maps the page writable; L0's own entry is dirty from then on, and L1's never becomes so."""
+    nest = Nest(placement(), marking=Marking.AT_MAP)
+    slot = nest.enter(0x5000, 0x12_3000)
+    nest.enter(0x6000, 0x12_4000, pp=3)
+    nest.access(0x5000)
+    host = nest.guest.table.lookup(0x12_3000)
+    assert host is not None
+    assert host.dirty
+    nest.access(0x5000, STORE)
+    assert nest.faults == 1
+    assert nest.l1.read(slot)[1] == 0x12_3000 | R | M | 2
+    nest.access(0x6000)
+    assert sorted(leaf.dirty for leaf in nest.shadow.leaves()) == [False, True]
 
 
 def test_one_to_one_is_the_slot_of_l1() -> None:

@@ -153,6 +153,14 @@ class TestTablesThatCannotBe:
         assert table.slots == 1 << order - 4
         assert table.search(segment(), OFFSET) is None
 
+    def test_a_large_table_need_not_be_aligned_to_its_size(self) -> None:
+        """CPUs from ISA 2.06 on ask for 256 KiB alone (the kernel's ``HPT_ALIGN_PAGES``)."""
+        memory = PhysicalMemory()
+        memory.write(0x4_0000 + 16 * 0x4FC98, struct.pack(">QQ", V, 0x5000192))
+        found = HashTable(memory, 0x4_0000, 24).search(segment(), OFFSET)
+        assert found is not None
+        assert (found.slot, found.r) == (0x4FC98, 0x5000192)
+
     def test_a_base_within_256_kib(self) -> None:
         with pytest.raises(NestmmuError, match="align"):
             HashTable(PhysicalMemory(), 0x2_0000, 18)
