@@ -175,9 +175,11 @@ def test_readme_begins_with_two_commands(block: int, ends: str) -> None:
 
 
 def test_readme_lists_every_command() -> None:
-    listed = re.findall(r"^\| `nestmmu (\w+)", readme(), re.MULTILINE)
+    listed = re.findall(r"^\| `nestmmu ([\w-]+)", readme(), re.MULTILINE)
     callbacks = [command.callback for command in app.registered_commands if command.callback]
-    own = [callback.__name__ for callback in callbacks if callback.__module__.startswith("nestmmu.cli.")]
+    own = [
+        callback.__name__.replace("_", "-") for callback in callbacks if callback.__module__.startswith("nestmmu.cli.")
+    ]
     assert listed == own
 
 

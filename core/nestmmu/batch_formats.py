@@ -43,12 +43,16 @@ def matches(match: Match, entries: NDArray[np.uint64]) -> NDArray[np.bool_]:
 class EntryArrays:
     """The fields of arrays of entries of one format.
 
-    :raises NestmmuError: for a format whose entries, or addresses, are wider than 64 bits.
+    :raises NestmmuError: for a format whose entries, or addresses, are wider than 64 bits, or that is not
+        :attr:`~nestmmu.formats.RadixFormat.plain`.
     """
 
     def __init__(self, table_format: RadixFormat) -> None:
         form = self.format = table_format
         levels = form.levels
+        if not form.plain:
+            message = f"{form.name} says more of its entries than batches know; translate one address at a time"
+            raise NestmmuError(message)
         widest = max(bits for level in levels for bits in level.index_bits)
         bits = max(form.output_mask, form.table_mask).bit_length() + form.address_shift
         self.permission_bits = PackedBits(form.permission_mask)

@@ -116,8 +116,11 @@ class Batch:
 
 
 def is_plain(target: object) -> bool:
-    """Tell whether a table is read as its format says and no other way: a wrapped walker has to be asked itself."""
-    if not isinstance(target, RadixTable):
+    """Tell whether a table is read as its format says and no other way: a wrapped walker has to be asked itself.
+
+    So has a format of which arrays know less than it says.
+    """
+    if not isinstance(target, RadixTable) or not target.format.plain:
         return False
     if type(target.walker) is not RadixWalker or type(target).translate is not RadixTable.translate:
         return False

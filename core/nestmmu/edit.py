@@ -253,7 +253,9 @@ class TableEditor:
         self.flush(Flush(self.tag, FlushKind.PAGE, place.start, place.shift))
         if self.removed is not None and (self.heard is None or self.heard()):
             walker = self.table.walker
-            found = walker.as_found(place.entry, place.entry_address, self.depths[place.shift], place.shift)
+            found = walker.as_found(
+                place.entry, place.entry_address, self.depths[place.shift], place.shift, place.start
+            )
             self.removed(walker.mapping(place.start, found))
 
     def free(self) -> None:

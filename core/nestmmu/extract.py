@@ -222,7 +222,8 @@ def extract(table: RadixTable, start: int = 0, end: int | None = None) -> Extrac
     :raises ~nestmmu.errors.NestmmuError: for a walker that is not the plain engine's.
     """
     if not is_plain(table):
-        message = f"{type(table.walker).__name__} reads its table in a way of its own; take the leaves one by one"
+        own = type(table.walker).__name__ if table.format.plain else table.format.name
+        message = f"{own} reads its table in a way of its own; take the leaves one by one"
         raise NestmmuError(message)
     limit = 1 << table.format.input_bits
     extractor = _Extractor(table, start, limit if end is None else min(end, limit))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from nestmmu.access import WRITE, permission_text
-from nestmmu.addresses import low_mask
+from nestmmu.addresses import ADDRESS_BITS, low_mask
 from nestmmu.errors import NestmmuError
 
 if TYPE_CHECKING:
@@ -43,8 +43,27 @@ class Match:
         return entry & self.mask == self.value
 
 
+@attrs.frozen
+class Unlike(Match):
+    """A predicate on entries: the bits of ``mask`` have any value but ``value``."""
+
+    def __call__(self, entry: int) -> bool:
+        """Tell whether ``entry`` matches."""
+        return entry & self.mask != self.value
+
+
 ALWAYS = Match(0, 0)
 NEVER = Match(0, 1)
+
+
+class InputRule(enum.Enum):
+    """What the address bits above those that a tree translates have to be."""
+
+    ANY = "any"
+    """They are not looked at."""
+    ZERO = "zero"
+    SIGN = "sign"
+    """Copies of the highest bit that is translated."""
 
 
 @attrs.frozen
@@ -61,6 +80,21 @@ class Level:
     """Whether a leaf is legal here; where it is not, it is malformed."""
     may_table: bool = True
     """Whether an entry may lead on; in the last level it may not."""
+    reserved: tuple[Match, ...] = ()
+    """A valid entry that matches any of these is malformed at this level."""
+    groups: tuple[tuple[Match, int], ...] = ()
+    """Leaves that each stand for an aligned group of entries: (which they are, log2 of the entries in the group).
+
+    The match says what the address bits below the group's size are; they are no part of the address. Walks read such
+    leaves; what edits tables makes none.
+    """
+
+    def group(self, entry: int) -> int:
+        """Return log2 of how many entries the leaf ``entry`` stands for."""
+        for match, count_lg2 in self.groups:
+            if match(entry):
+                return count_lg2
+        return 0
 
 
 @attrs.frozen
@@ -73,7 +107,7 @@ class RadixFormat:
 
     name: str
     input_bits: int
-    """Address bits that the tree translates; what is above is not looked at."""
+    """Address bits that the tree translates; of what is above, :attr:`input_rule` says more."""
     levels: tuple[Level, ...]
     """Root first."""
     entry_bytes: int
@@ -102,6 +136,26 @@ class RadixFormat:
     """Whether a leaf that is not aligned to its page is malformed; else the low bits are dropped."""
     late_geometry: bool = False
     """Whether an illegal width is found only after the address of the entry has been translated."""
+    input_rule: InputRule = InputRule.ANY
+    """What the address bits above :attr:`input_bits` have to be; a walk of another address is INPUT_RANGE."""
+
+    @functools.cached_property
+    def plain(self) -> bool:
+        """Whether every entry is told by one mask and one value, and any address is taken: what arrays can read."""
+        rules = [*self.reserved, self.valid, *(rule for rule, _ in self.permissions)]
+        for level in self.levels:
+            rules += [level.leaf, *level.reserved]
+        extras = any(level.groups or level.reserved for level in self.levels)
+        return self.input_rule is InputRule.ANY and not extras and all(type(rule) is Match for rule in rules)
+
+    def canonical(self, address: int) -> int:
+        """Return ``address`` with the bits above :attr:`input_bits` as :attr:`input_rule` wants them."""
+        if self.input_rule is InputRule.ANY:
+            return address
+        low = address & low_mask(self.input_bits)
+        if self.input_rule is InputRule.ZERO or not low >> self.input_bits - 1:
+            return low
+        return low | low_mask(ADDRESS_BITS) & ~low_mask(self.input_bits)
 
     @functools.cached_property
     def permission_mask(self) -> int:
@@ -200,7 +254,9 @@ class RadixFormat:
         flags += " A" if entry & self.accessed else " -" if self.accessed else ""
         flags += "D" if entry & self.dirty else "-" if self.dirty else ""
         attributes = f" attributes {entry & self.attributes:#x}" if entry & self.attributes else ""
-        return f"page at {self.output_of(entry):#x} {flags}{attributes}"
+        group = level.group(entry)
+        what = f"one of {1 << group} pages" if group else "page"
+        return f"{what} at {self.output_of(entry):#x} {flags}{attributes}"
 
     def next_bits(self, entry: int, depth: int) -> int:
         """Return the index bits of the table that the directory ``entry`` of level ``depth`` leads to."""

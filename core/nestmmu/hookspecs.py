@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nestmmu.quirks import QuirkInfo
     from nestmmu.radix import RadixWalker
     from nestmmu.stack import Machine
+    from nestmmu.testing import Architecture
     from nestmmu.vectors import Vectors
 
 PROJECT = "nestmmu"
@@ -149,6 +150,15 @@ def nestmmu_quirks() -> Sequence[QuirkInfo] | None:
     """Return where the hypervisors that the plugin models differ from what is right.
 
     Called by ``nestmmu quirks``. All results count. Since 0.1.
+    """
+
+
+@hookspec
+def nestmmu_conformance() -> Mapping[str, Callable[[], type[Architecture]]] | None:
+    """Return what the conformance suite is to be run for: names, and what loads the architecture that each stands for.
+
+    Called by ``nestmmu conformance`` and by ``pytest --nestmmu-arch``; what is not asked for is not loaded. All results
+    count; a name that another plugin has taken is refused, with both named. Since 0.1.
     """
 
 

@@ -18,6 +18,9 @@ class FlushKind(enum.Enum):
     """The translations of one page as a program has it."""
     TRANSLATIONS = "translations"
     """Every translation; directory entries stay."""
+    ADDRESS_SPACE = "address space"
+    """What the guest's own tables say: translations of its programs, and directory entries of those tables; what the
+    host's table for it says stays."""
     WALK_CACHE = "walk cache"
     """Directory entries; translations stay."""
     TAG = "tag"

@@ -16,7 +16,7 @@ import numpy as np
 from nestmmu.access import Access
 from nestmmu.errors import OutsideMemoryError, TooLargeError
 from nestmmu.faults import Fault, FaultKind
-from nestmmu.formats import AccessedDirty
+from nestmmu.formats import AccessedDirty, InputRule
 from nestmmu.mappings import Mapping
 from nestmmu.memory import FRAME_BYTES, FRAME_SHIFT, PhysicalMemory, codec
 
@@ -125,6 +125,8 @@ class RadixWalker:
         self._needed = {Access.LOAD: touched[0], Access.FETCH: touched[0], Access.STORE: touched[1]}
         self._memos: dict[tuple[int, int], dict[int, Node]] = {}
         self._roots: dict[tuple[int, int], Node] = {}
+        self.bounded = table_format.input_rule is not InputRule.ANY
+        """Whether there are addresses that the format does not take."""
 
     def fault(self, kind: FaultKind, address: int, access: Access, found: Found | None = None) -> Fault:
         """Return a fault of this table; ``found`` is the leaf that it is about."""
@@ -195,8 +197,11 @@ class RadixWalker:
     def root_node(self, base: int, bits: int, address: int, access: Access) -> Node:
         """Return a root table, decoded, for :meth:`descend`.
 
-        :raises Fault: MALFORMED, if it has a size or an alignment that the format forbids.
+        :raises Fault: MALFORMED, if it has a size or an alignment that the format forbids; INPUT_RANGE, if the format
+            does not take the address.
         """
+        if self.bounded and self.format.canonical(address) != address:
+            raise Fault(FaultKind.INPUT_RANGE, self.stage, access, address)
         node = self._roots.get((base, bits))
         if node is None:
             decoded = self._table(base, bits, 0, self.format.input_bits, address)
@@ -213,12 +218,15 @@ class RadixWalker:
         level = form.levels[depth]
         if entry & form.valid.mask != form.valid.value:
             return FaultKind.NOT_PRESENT
-        if form.reserved and any(match(entry) for match in form.reserved):
+        if any(match(entry) for match in (*form.reserved, *level.reserved)):
             return FaultKind.MALFORMED
-        if entry & level.leaf.mask == level.leaf.value:
+        if level.leaf(entry):
+            group = level.group(entry)
             output, low = form.output_of(entry), (1 << shift) - 1
             if not level.may_leaf or (output & low and form.strict_output):
                 return FaultKind.MALFORMED
+            shift += group
+            low = (1 << shift) - 1
             return None, output & ~low, shift, low, depth, form.permissions_of(entry)
         if not level.may_table:
             return FaultKind.MALFORMED
@@ -298,9 +306,16 @@ class RadixWalker:
             raise self.fault(FaultKind.PERMISSION, address, access, found)
         self.touch(found, address, access)
 
-    def as_found(self, entry: int, entry_address: int, depth: int, shift: int) -> Found:
-        """Return a leaf that was met elsewhere than in a walk, for :meth:`mapping` of its first address."""
+    def as_found(self, entry: int, entry_address: int, depth: int, shift: int, address: int) -> Found:
+        """Return a leaf that was met elsewhere than in a walk, for :meth:`mapping` of its first address.
+
+        Of a leaf that stands for a group, only the page of 2**``shift`` bytes at ``address``.
+        """
         output = self.format.output_of(entry) >> shift << shift
+        group = self.format.levels[depth].group(entry)
+        if group:
+            within = (1 << shift + group) - 1
+            output = output & ~within | address & within
         return Found(output, shift, entry, entry_address, entry_address, depth, self.format.permissions_of(entry))
 
     def mapping(self, address: int, found: Found) -> Mapping:
@@ -345,6 +360,8 @@ class RadixTable:
 
     def locator(self) -> Callable[[int, Access], int]:
         """Return :meth:`locate`, made for being called often."""
+        if self.walker.bounded:
+            return self.locate
         try:
             return functools.partial(self.walker.reach, self.node(0, Access.LOAD))
         except Fault:
@@ -353,7 +370,7 @@ class RadixTable:
     def node(self, address: int, access: Access) -> Node:
         """Return the root, decoded.
 
-        :raises Fault: MALFORMED, about ``address``.
+        :raises Fault: MALFORMED or INPUT_RANGE, about ``address``.
         """
         return self.walker.root_node(self.root.base, self.root.index_bits, address, access)
 
@@ -386,6 +403,8 @@ class RadixTable:
     def leaves(self, start: int = 0, end: int | None = None) -> Iterator[Mapping]:
         """Yield every leaf that maps anything in [``start``, ``end``), in the order of input addresses.
 
+        Each entry of a group of entries that are one page is a leaf of its own, of its level's size.
+
         :param end: in bytes, as ``start``; None: the end of what the format translates.
         :raises Fault: MALFORMED or UNREADABLE at an entry that breaks the format.
         :raises TooLargeError: if more tables are reached than memory holds (loops, shared tables).
@@ -393,7 +412,7 @@ class RadixTable:
         physical = self.walker.memory.physical
         narrowest = min(4, *(bits for level in self.format.levels for bits in level.index_bits))
         budget = [(physical.frame_count() + 1) * (FRAME_BYTES // self.format.table_bytes(narrowest)) + 64]
-        limit = 1 << self.format.input_bits if end is None else end
+        limit = self.format.canonical((1 << self.format.input_bits) - 1) + 1 if end is None else end
         yield from self._leaves(
             self.root.base, self.root.index_bits, 0, 0, self.format.input_bits, (start, limit), budget
         )
@@ -412,7 +431,7 @@ class RadixTable:
         base -= base % form.table_bytes(bits)
         remaining -= bits
         for index, entry in self.valid_entries(base, bits, first, depth):
-            address = first | index << remaining
+            address = form.canonical(first | index << remaining)
             if address >= span[1] or address + (1 << remaining) <= span[0]:
                 continue
             at = base + index * form.entry_bytes
@@ -420,7 +439,7 @@ class RadixTable:
                 low = (1 << remaining) - 1
                 if not level.may_leaf or (form.output_of(entry) & low and form.strict_output):
                     raise Fault(FaultKind.MALFORMED, walker.stage, Access.LOAD, address, depth, entry_address=at)
-                yield walker.mapping(address, walker.as_found(entry, at, depth, remaining))
+                yield walker.mapping(address, walker.as_found(entry, at, depth, remaining, address))
             else:
                 below, width = form.table_of(entry), form.next_bits(entry, depth)
                 yield from self._leaves(below, width, depth + 1, address, remaining, span, budget)

@@ -40,6 +40,11 @@ class Translation:
     permissions: int
     process: int | None = None
     """Whose translation it is within the guest; None: no process's."""
+    input_shift: int | None = None
+    """Log2 of the bytes of the page in the guest's own table, where one invalidation within it drops all of it; None:
+    ``page_shift``."""
+    guest_shift: int | None = None
+    """The same of the page in the host's table."""
 
 
 @attrs.frozen
@@ -127,10 +132,17 @@ def _names(flush: Flush, entry: Translation) -> bool:
     if not flush.every and entry.tag != flush.tag:
         return False
     if flush.kind is FlushKind.PAGE:
-        return flush.covers(entry.guest_start, entry.page_shift)
+        return _covers(flush, entry.guest_start, entry.page_shift, entry.guest_shift)
     if flush.process is not None and flush.process != entry.process:
         return False
-    return flush.kind is not FlushKind.INPUT_PAGE or flush.covers(entry.input_start, entry.page_shift)
+    if flush.kind is FlushKind.INPUT_PAGE:
+        return _covers(flush, entry.input_start, entry.page_shift, entry.input_shift)
+    return True
+
+
+def _covers(flush: Flush, start: int, page_shift: int, whole_shift: int | None) -> bool:
+    shift = page_shift if whole_shift is None else whole_shift
+    return flush.covers(align_down(start, shift), shift)
 
 
 class CachedCpu:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nestmmu.protocols import Cpu, CpuFactory, Invalidator, Reflector, Replayer, WalkerFactory
     from nestmmu.quirks import QuirkInfo
     from nestmmu.stack import Machine
+    from nestmmu.testing import Architecture
     from nestmmu.vectors import Vectors
 
 ARCH = "ppc64_radix"
@@ -118,3 +119,21 @@ def nestmmu_quirks() -> Sequence[QuirkInfo]:
     from nestmmu_ppc64_radix.quirks import quirk_infos  # noqa: PLC0415  (lazy: see the module)
 
     return quirk_infos()
+
+
+@hookimpl
+def nestmmu_conformance() -> Mapping[str, Callable[[], type[Architecture]]]:
+    """Return the declaration, and that of Linux 6.1 with what is expected to fail."""
+    return {ARCH: _declared, f"{ARCH}_linux": _declared_linux}
+
+
+def _declared() -> type[Architecture]:
+    from nestmmu_ppc64_radix.conformance import Ppc64Radix  # noqa: PLC0415  (lazy: see the module)
+
+    return Ppc64Radix
+
+
+def _declared_linux() -> type[Architecture]:
+    from nestmmu_ppc64_radix.conformance import Ppc64RadixLinux  # noqa: PLC0415  (lazy: see the module)
+
+    return Ppc64RadixLinux

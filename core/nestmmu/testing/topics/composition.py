@@ -1,0 +1,162 @@
+"""Composition: two leaves, one behind the other, made into one of a shadow."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import attrs
+
+from nestmmu.access import Access, permission_text
+from nestmmu.addresses import align_down, low_mask
+from nestmmu.testing.architecture import RadixArchitecture
+from nestmmu.testing.capabilities import Feature
+from nestmmu.testing.checks import equal, require
+from nestmmu.testing.topic import Topic
+from nestmmu.testing.trees import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nestmmu.mappings import Mapping
+
+FLAGS = ((False, False), (False, True), (True, False), (True, True))
+
+
+def text(mapping: Mapping) -> str:
+    """Return a mapping for people."""
+    flags = permission_text(mapping.permissions) + ("A" if mapping.accessed else "-") + ("D" if mapping.dirty else "-")
+    return f"{mapping.input_address:#x} to {mapping.output_address:#x}, 2**{mapping.page_shift} bytes {flags}"
+
+
+def fields(mapping: Mapping) -> tuple[int | bool, ...]:
+    """Return what two compositions are compared by."""
+    return (
+        mapping.input_address, mapping.output_address, mapping.page_shift, mapping.permissions, mapping.accessed,
+        mapping.dirty,
+    )  # fmt: skip
+
+
+class Composition(Topic):
+    """What of two leaves may, and has to, reach a shadow."""
+
+    needs = (Feature.COMPOSITION,)
+
+    def _leaf(
+        self, address: int, target: int, shift: int, rights: int, flags: tuple[bool, bool] = (True, True)
+    ) -> Mapping:
+        """Return the page around ``address``, which leads into the page around ``target``."""
+        output = align_down(target, shift) | address & low_mask(shift)
+        return self.arch.leaf_mapping(address, output, shift, rights, accessed=flags[0], dirty=flags[1])
+
+    def _sizes(self) -> Iterator[tuple[int, int]]:
+        yield from itertools.product(self.form.shadow_shifts, self.form.shadow_shifts)
+
+    def _pair(
+        self, sizes: tuple[int, int], rights: tuple[int, int], flags: tuple[tuple[bool, bool], ...]
+    ) -> tuple[Mapping, Mapping]:
+        """Return two leaves whose addresses lie anywhere in their pages."""
+        top = 1 << max(self.form.shadow_shifts)
+        small = 1 << min(self.form.shadow_shifts)
+        inner = self._leaf(3 * top + 3 * small + 0x124, 2 * top + 2 * small, sizes[0], rights[0], flags[0])
+        return inner, self._leaf(inner.output_address, 5 * top + small, sizes[1], rights[1], flags[1])
+
+    def test_the_largest_page_that_both_map(self) -> None:
+        composer, rights = self.arch.composer(), self.most_rights()
+        for sizes in self._sizes():
+            inner, outer = self._pair(sizes, (rights, rights), ((True, True), (True, True)))
+            for access in Access:
+                found = composer.compose(inner, outer, access)
+                what = f"2**{sizes[0]} behind 2**{sizes[1]} bytes for a {access.label}"
+                equal(found.page_shift, min(sizes), f"{what}: its size")
+                equal(found.output_address, outer.output_address, f"{what}: where {inner.input_address:#x} leads")
+                equal(found.input_address, inner.input_address, f"{what}: its address")
+
+    def test_never_more_than_both_permit(self) -> None:
+        composer = self.arch.composer()
+        for one, other in itertools.product(self.form.rights, repeat=2):
+            rights = one, other
+            for sizes, access in itertools.product(self._sizes(), Access):
+                inner, outer = self._pair(sizes, rights, ((True, True), (True, True)))
+                found = composer.compose(inner, outer, access)
+                both = rights[0] & rights[1]
+                what = f"{permission_text(rights[0])} behind {permission_text(rights[1])} for a {access.label}"
+                require(not found.permissions & ~both, f"{what}: permits {permission_text(found.permissions)}")
+                if both in self.form.rights:
+                    equal(found.permissions, both, f"{what}: all that both permit")
+
+    def test_accessed_and_dirty_are_never_made_up(self) -> None:
+        composer, rights = self.arch.composer(), self.most_rights()
+        for flags in itertools.product(FLAGS, repeat=2):
+            for sizes, access in itertools.product(self._sizes(), Access):
+                inner, outer = self._pair(sizes, (rights, rights), flags)
+                found = composer.compose(inner, outer, access)
+                what = f"{text(inner)} behind {text(outer)} for a {access.label}"
+                require(not found.accessed or (inner.accessed and outer.accessed), f"{what}: accessed")
+                require(not found.dirty or (inner.dirty and outer.dirty), f"{what}: dirty")
+                require(not found.dirty or access is Access.STORE, f"{what}: dirty, and nothing was stored")
+                if all((*flags[0], *flags[1])) and access is Access.STORE:
+                    equal((found.accessed, found.dirty), (True, True), f"{what}: accessed and dirty")
+
+    def test_words_that_mean_the_same(self) -> None:
+        arch = self.arch
+        if not isinstance(arch, RadixArchitecture):
+            return
+        composer = arch.composer()
+        flags = ((True, True), (True, True))
+        for one, other in itertools.product(self.form.rights, repeat=2):
+            for sizes, access in itertools.product(self._sizes(), Access):
+                inner, outer = self._pair(sizes, (one, other), flags)
+                wanted = composer.compose(inner, outer, access)
+                for first, second in itertools.product(self._alike(inner), self._alike(outer)):
+                    found = composer.compose(first, second, access)
+                    what = f"{first.entry:#x} behind {second.entry:#x} for a {access.label}"
+                    equal(fields(found), fields(wanted), what)
+
+    def _alike(self, leaf: Mapping) -> list[Mapping]:
+        words = self.trees.other_words(leaf.entry or 0)
+        return [leaf, *(attrs.evolve(leaf, entry=word) for word in words)]
+
+    def test_the_entry_says_what_the_mapping_says(self) -> None:
+        arch = self.arch
+        if not isinstance(arch, RadixArchitecture):
+            return
+        levels = arch.capabilities.trees[0]
+        composer = arch.composer()
+        for rights, flags in itertools.product(self.form.rights, FLAGS):
+            for sizes, access in itertools.product(self._sizes(), Access):
+                inner, outer = self._pair(sizes, (rights, self.most_rights()), (flags, (True, True)))
+                found = composer.compose(inner, outer, access)
+                depth = next(place for place, level in enumerate(levels) if level.shift == found.page_shift)
+                page = Page(found.target_start, found.permissions, found.accessed, found.dirty)
+                require(found.entry is not None, "a composed leaf has an entry")
+                what = f"{text(inner)} behind {text(outer)} for a {access.label}: the entry {found.entry or 0:#x}"
+                equal(arch.decode(depth, found.page_shift, found.entry or 0), page, what)
+
+    def test_an_identity_behind_changes_nothing_and_twice_is_once(self) -> None:
+        composer, most = self.arch.composer(), self.most_rights()
+        for sizes, rights, flags in itertools.product(self._sizes(), self.form.rights, FLAGS):
+            inner, _ = self._pair(sizes, (rights, most), (flags, flags))
+            same = self._leaf(inner.output_address, inner.output_address, max(sizes), most)
+            once = composer.compose(inner, same, Access.STORE)
+            wanted = (*fields(inner)[:2], min(sizes[0], max(sizes)), *fields(inner)[3:])
+            equal(fields(once), wanted, f"{text(inner)} before the identity of 2**{max(sizes)} bytes")
+            twice = composer.compose(once, same, Access.STORE)
+            equal(fields(twice), fields(once), f"{text(inner)} before the identity, twice")
+
+    def test_in_whatever_order_three_are_composed(self) -> None:
+        composer, chance = self.arch.composer(), self.random("associative")
+        shifts, small = self.form.shadow_shifts, min(self.form.shadow_shifts)
+        top = 1 << min(self.form.input_bits, self.form.output_bits) - 1
+        for _ in range(120):
+            leaves, address = [], chance.randrange(top >> small) << small | 0x124
+            for _ in range(3):
+                flags = chance.choice(FLAGS)
+                shift, target = chance.choice(shifts), chance.randrange(top)
+                leaves.append(self._leaf(address, target, shift, chance.choice(self.form.rights), flags))
+                address = leaves[-1].output_address
+            one, two, three = leaves
+            left = composer.compose(composer.compose(one, two, Access.STORE), three, Access.STORE)
+            right = composer.compose(one, composer.compose(two, three, Access.STORE), Access.STORE)
+            what = f"seed {self.seed}: " + "; ".join(text(leaf) for leaf in leaves)
+            equal(fields(left), fields(right), what)
