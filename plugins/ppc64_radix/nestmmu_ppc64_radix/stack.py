@@ -121,7 +121,7 @@ class PowerMachine:
         self.announce = announce
         self.page_shift = page_shift
         self.quirks = quirks
-        self.byteorder = byteorder
+        self.byteorder: ByteOrder = byteorder
         self.levels: list[KvmLevel] = []
 
     def level(self, number: int, memory: Memory, backing: ChunkBacking, slot: Slot, parent: Level | None) -> KvmLevel:
