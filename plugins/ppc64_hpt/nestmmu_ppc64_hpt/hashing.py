@@ -194,3 +194,36 @@ def group_of(hashed: int, group_mask: int, *, secondary: bool) -> int:
 def make_v(segment: Segment, address: int, *, large: bool, secondary: bool = False) -> int:
     """Return doubleword 0, in the older format, of the HPTE that maps ``address``."""
     return segment.match(address) | (HPTE_V_LARGE if large else 0) | (V_SECONDARY if secondary else 0)
+
+
+_KNOWN_BITS, _ADDRESS_BITS = 64, 78
+"""Bits of a virtual address that RB of a tlbie has room for, and that there are."""
+
+
+def tlbie_groups(rb: int, group_mask: int) -> set[int] | None:
+    """Return the PTEGs in which an HPTE may stand that a tlbie names, primary and secondary.
+
+    RB lacks the top of the virtual address: where that is hashed into the PTEG's number, there is more than one pair.
+
+    :param group_mask: PTEGs of the table, less 1.
+    :returns: None where the base page is smaller than the actual one, and L is set: RB does not tell which base page of
+        it was hashed, so any PTEG may be meant.
+    :raises ValueError: for a segment size or a page size that there is not.
+    """
+    shift = SEGMENT_SHIFTS.get(rb >> 8 & 3)
+    pair = page_pair(HPTE_V_LARGE, rb & 0xFF000) if rb & 1 else (SHIFT_4K, SHIFT_4K)
+    if shift is None or pair is None:
+        message = f"tlbie with RB {rb:#x} names no page of POWER9"
+        raise ValueError(message)
+    base_shift, page_shift = pair
+    if base_shift != page_shift:
+        return None
+    known = rb >> page_shift << page_shift
+    tops = range(1 << _ADDRESS_BITS - _KNOWN_BITS) if group_mask >> _KNOWN_BITS - shift else range(1)
+    found = set()
+    for top in tops:
+        address = top << _KNOWN_BITS | known
+        vsid, offset = address >> shift, address & (1 << shift) - 1
+        hashed = vsid ^ (vsid << _HASH_1T_SHIFT if shift == SEGMENT_SHIFTS[SEGMENT_1T] else 0) ^ offset >> base_shift
+        found |= {hashed & group_mask, ~hashed & group_mask}
+    return found

@@ -12,7 +12,7 @@ import attrs
 
 from nestmmu.edit import Insertion, Place
 from nestmmu.invalidation import Flush, FlushKind
-from nestmmu_ppc64_hpt.hashing import segment_of, tlbie_rb, vsid_word
+from nestmmu_ppc64_hpt.hashing import segment_of, tlbie_groups, tlbie_rb, vsid_word
 from nestmmu_ppc64_hpt.hpte import GROUP_SLOTS, HPTE_BYTES, R_C, R_R, V_SECONDARY, V_VALID, real_page
 from nestmmu_ppc64_hpt.pages import PENC, SHIFT_4K, page_pair
 from nestmmu_ppc64_hpt.protection import is_writable
@@ -313,9 +313,17 @@ class HashShadow:
     def invalidate(self, rb: int) -> int:
         """Remove every entry that a tlbie with R=0 names, and return how many there were.
 
-        RB lacks the top of the virtual address, so more than one PTEG may have to be searched (3.9, X8).
+        RB lacks the top of the virtual address, so more than one pair of PTEGs may have to be searched (3.9, X8).
+
+        :raises ValueError: for a page that POWER9 does not have.
         """
-        gone = [one for one in self.hash_table.valid() if _tlbie_of(one) == rb]
+        groups = tlbie_groups(rb, self.hash_table.group_mask)
+        if groups is None:
+            near = self.hash_table.valid()
+        else:
+            slots = (group * GROUP_SLOTS + place for group in sorted(groups) for place in range(GROUP_SLOTS))
+            near = ((slot, *self.hash_table.read(slot)) for slot in slots)
+        gone = [one for one in near if one[1] & V_VALID and _tlbie_of(one) == rb]
         for slot, v, r in gone:
             self._evict(slot, v, r)
         return len(gone)

@@ -26,7 +26,7 @@ from nestmmu.tlb import TlbPlugin
 from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF
 from nestmmu_ppc64_book3s.threads import Reached
-from nestmmu_ppc64_hpt.hashing import Segment, make_v, segment_of, tlbie_rb, vsid_word
+from nestmmu_ppc64_hpt.hashing import Segment, make_v, segment_of, tlbie_groups, tlbie_rb, vsid_word
 from nestmmu_ppc64_hpt.nested import HashComposer, HashNestedFaults, Marking, decode, reflected_cause
 from nestmmu_ppc64_hpt.pages import lp_bits
 from nestmmu_ppc64_hpt.shadow import HashShadow, MappedSegments, Placement, SameSlot
@@ -262,6 +262,31 @@ def test_a_tlbie_of_one_page_removes_exactly_that_tp17(placement) -> None:  # ty
     assert nest.shadow.invalidate(tlbie_rb(make_v(one, 0x3000, large=False), 0, slot)) == 1
     assert sorted(leaf.input_address & 0xFFFFF for leaf in nest.shadow.leaves()) == [0, 0x1000, 0x2000, 0x4000, 0x5000]
     assert len(nest.tlb.tlb) == 5
+
+
+@pytest.mark.parametrize("order", [18, 24, 46])
+@given(vsid=st.integers(0, (1 << 38) - 1), page=st.integers(0, (1 << 28) - 1), large=st.booleans(), place=st.booleans(),
+       base=st.sampled_from([12, 16, 24]))  # fmt: skip
+def test_a_tlbie_names_the_groups_that_its_page_may_be_in_x8(
+    order: int, vsid: int, page: int, large: bool, place: bool, base: int
+) -> None:
+    """At most 2^14 pairs, of the largest table; one pair where the top of the address is not hashed into its number."""
+    one = segment_of(vsid_word(vsid, 40 if large else 28, base))
+    assert one is not None
+    mask = (1 << order - 7) - 1
+    offset = page << base & one.offset_mask
+    slot = ((~one.hash(offset) if place else one.hash(offset)) & mask) * 8
+    bits, penc = lp_bits(base, base)
+    groups = tlbie_groups(tlbie_rb(make_v(one, offset, large=bool(bits), secondary=place), penc, slot), mask)
+    assert groups is not None
+    assert slot // 8 in groups
+    assert len(groups) <= (2 if order < 30 else 1 << 15)
+
+
+@pytest.mark.parametrize("rb", [0x2001, 0x200, 0x300])
+def test_a_tlbie_of_no_page(rb: int) -> None:
+    with pytest.raises(ValueError, match="no page of POWER9"):
+        tlbie_groups(rb, 0x7FF)
 
 
 class TestMappedSegments:
