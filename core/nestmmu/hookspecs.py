@@ -4,6 +4,9 @@ Hooks provide the objects that act, once, when a table or a CPU is made, and ann
 for a step of a walk: a hook call costs as much as twenty method calls. A plugin may put a cache, a counter or a
 fault injector
 around any object by a wrapper (pluggy's ``wrapper=True``) of the hook that provides it.
+
+A plugin says by its attribute ``NESTMMU_API`` for which version of these hooks it is written
+(:data:`nestmmu.API_VERSION`); another version is refused.
 """
 
 from __future__ import annotations

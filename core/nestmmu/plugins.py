@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import pluggy
 
 from nestmmu import hookspecs
-from nestmmu.errors import PluginError
+from nestmmu.errors import InputError, NestmmuError, PluginError
+from nestmmu.plugin_problems import brought_by, check_api, culprit, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import typer
 
@@ -27,8 +29,12 @@ if TYPE_CHECKING:
     from nestmmu.quirks import QuirkInfo
     from nestmmu.radix import RadixWalker
     from nestmmu.stack import Machine
+    from nestmmu.testing import Architecture
     from nestmmu.vectors import Vectors
 
+T = TypeVar("T")
+CORE = "core"
+"""The name under which the core's own hooks are registered."""
 DISABLE = "NESTMMU_DISABLE_PLUGINS"
 """Environment variable: names of plugins, separated by commas, that are not loaded; ``*`` for all."""
 
@@ -71,42 +77,114 @@ class Plugins:
     def __init__(self, *, discover: bool = True) -> None:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
-        self._manager.register(_Core(), "core")
+        self._manager.register(_Core(), CORE)
         self._formats: dict[str, tuple[str, RadixFormat]] | None = None
+        self._distributions: dict[str, str] = {}
+        self._discovered: set[str] = set()
         self.infos: list[PluginInfo] = []
         if discover:
             self._discover()
 
     def _discover(self) -> None:
         disabled = {name.strip() for name in os.environ.get(DISABLE, "").split(",")}
-        for point in sorted(metadata.entry_points(group=hookspecs.PROJECT), key=lambda point: point.name):
-            brought_by = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
-            if point.name in disabled or "*" in disabled:
-                self.infos.append(PluginInfo(point.name, brought_by, f"disabled by {DISABLE}"))
+        found = [(point.name, brought_by(point), point) for point in metadata.entry_points(group=hookspecs.PROJECT)]
+        for name, distribution, point in sorted(found, key=lambda one: one[:2]):
+            if name in disabled or "*" in disabled:
+                self.infos.append(PluginInfo(name, distribution, f"disabled by {DISABLE}"))
                 continue
             try:
-                self.register(point.load(), point.name, brought_by)
-            except Exception as error:  # noqa: BLE001  (a plugin may raise anything; the rest must still work)
-                self.infos.append(PluginInfo(point.name, brought_by, f"{type(error).__name__}: {error}"))
+                plugin = point.load()
+            except (Exception, SystemExit) as error:  # noqa: BLE001  (the rest must still work)
+                problem = f"plugin {name} of {distribution} cannot be imported: {one_line(error)}"
+                self.infos.append(PluginInfo(name, distribution, problem))
+                continue
+            try:
+                self.register(plugin, name, distribution)
+            except PluginError as error:
+                self.infos.append(PluginInfo(name, distribution, str(error)))
+            else:
+                self._discovered.add(name)
 
     def register(self, plugin: object, name: str, distribution: str = "") -> None:
         """Add a plugin: any object with hooks.
 
-        :raises PluginError: if the name is taken, or a hook does not fit its specification.
+        :raises PluginError: if the name is taken, the plugin is written for another version of the hooks, or a hook
+            does not fit its specification.
         """
+        source = distribution or "this program"
         if self._manager.has_plugin(name):
-            message = f"two plugins are called {name}: the second is from {distribution or 'this program'}"
+            first = self._distributions.get(name, "nestmmu itself")
+            message = f"two plugins are called {name}: of {first} and of {source}; the second is left out"
             raise PluginError(message)
         try:
+            check_api(plugin)
             self._manager.register(plugin, name)
             self._manager.check_pending()
-        except (pluggy.PluginValidationError, ValueError) as error:
+        except (PluginError, pluggy.PluginValidationError, ValueError) as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
-            message = f"plugin {name} of {distribution or 'this program'}: {error}"
+            message = f"plugin {name} of {source}: {' '.join(str(error).split())}"
             raise PluginError(message) from error
         self._formats = None
+        self._distributions[name] = source
         self.infos.append(PluginInfo(name, distribution))
+
+    def check(self) -> None:
+        """Ask all plugins for what they list, so that :attr:`infos` says of each what is wrong with that.
+
+        :raises PluginError: if something is wrong with a plugin that was registered by hand.
+        """
+        self.formats()
+        self.conformance()
+        self.quirks()
+
+    def _ask_each(self, hook: str, **arguments: object) -> Iterator[tuple[str, Any]]:
+        """Yield (plugin's name, result) of a hook whose results all count; a plugin that fails is left out."""
+        for one in getattr(self._manager.hook, hook).get_hookimpls():
+            try:
+                result = one.function(*(arguments[name] for name in one.argnames))
+            except Exception as error:  # noqa: BLE001  (the rest must still work)
+                self._leave_out(one.plugin_name, f"its {hook} raises {one_line(error)}", error)
+            else:
+                yield one.plugin_name, result
+
+    def _leave_out(self, name: str, problem: str, error: Exception | None = None) -> None:
+        """Go on without a plugin that was found installed.
+
+        :raises PluginError: if the plugin was registered by hand: whoever did that wants to know.
+        """
+        message = f"plugin {name} of {self._distributions.get(name, 'nestmmu itself')}: {problem}"
+        if name not in self._discovered:
+            raise PluginError(message) from error
+        self._manager.unregister(name=name)
+        self._formats = None
+        self.infos = [
+            attrs.evolve(info, problem=message) if info.name == name and not info.problem else info
+            for info in self.infos
+        ]
+
+    def _collect(
+        self, hook: str, named: Callable[[Any], Iterable[tuple[str, T]]], what: str
+    ) -> dict[str, tuple[str, T]]:
+        """Return what all plugins bring under names: the plugin's own name, and the thing.
+
+        A plugin that brings a name which another one has taken is left out.
+        """
+        found: dict[str, tuple[str, T]] = {}
+        for plugin, result in self._ask_each(hook):
+            try:
+                brought = [(name, (plugin, thing)) for name, thing in named(result or ())]
+            except (AttributeError, TypeError, ValueError) as error:
+                self._leave_out(plugin, f"what its {hook} returns cannot be read: {one_line(error)}", error)
+                continue
+            names = [*found, *(name for name, _ in brought)]
+            taken = next((name for name, count in Counter(names).items() if count > 1), None)
+            if taken is None:
+                found.update(brought)
+            else:
+                owner = found[taken][0] if taken in found else plugin
+                self._leave_out(plugin, f"{owner} and {plugin} both bring {what}{taken}")
+        return found
 
     def hooks_of(self, name: str) -> list[str]:
         """Return the names of the hooks that the plugin ``name`` implements, sorted."""
@@ -126,14 +204,7 @@ class Plugins:
 
     def _named_formats(self) -> dict[str, tuple[str, RadixFormat]]:
         if self._formats is None:
-            found: dict[str, tuple[str, RadixFormat]] = {}
-            for implementation in self._manager.hook.nestmmu_table_formats.get_hookimpls():
-                provide = cast("Callable[[], Sequence[RadixFormat]]", implementation.function)
-                for form in provide():
-                    if form.name in found:
-                        message = f"{found[form.name][0]} and {implementation.plugin_name} both bring {form.name}"
-                        raise PluginError(message)
-                    found[form.name] = (implementation.plugin_name, form)
+            found = self._collect("nestmmu_table_formats", lambda formats: [(form.name, form) for form in formats], "")
             self._formats = found
         return self._formats
 
@@ -188,8 +259,28 @@ class Plugins:
 
     def quirks(self) -> list[QuirkInfo]:
         """Return the quirks that all plugins model, plugin by plugin."""
-        found: list[Sequence[QuirkInfo]] = self._manager.hook.nestmmu_quirks()
-        return [info for infos in reversed(found) for info in infos]
+        return [info for _, infos in self._ask_each("nestmmu_quirks") for info in infos or ()]
+
+    def conformance(self) -> dict[str, Callable[[], type[Architecture]]]:
+        """Return what loads each architecture that the conformance suite can be run for, by name.
+
+        :raises PluginError: if two plugins bring one name.
+        """
+        found: dict[str, tuple[str, Callable[[], type[Architecture]]]] = self._collect(
+            "nestmmu_conformance", lambda declared: dict(declared).items(), "the architecture "
+        )
+        return {name: load for name, (_, load) in sorted(found.items())}
+
+    def architecture(self, name: str) -> type[Architecture]:
+        """Return an architecture for the conformance suite.
+
+        :raises InputError: if no plugin brings it.
+        """
+        known = self.conformance()
+        if name not in known:
+            remedy = f"name one of: {', '.join(known) or 'none is installed'}"
+            raise InputError("NAME", "", f"no plugin brings a conformance declaration of {name!r}", remedy)
+        return known[name]()
 
     def announce(self, event: Event) -> None:
         """Tell all plugins of an event."""
@@ -197,14 +288,26 @@ class Plugins:
 
     def add_commands(self, app: typer.Typer) -> None:
         """Let all plugins add their commands."""
-        self._manager.hook.nestmmu_cli(app=app)
+        for _ in self._ask_each("nestmmu_cli", app=app):
+            pass
 
     def _first(self, hook: str, subject: str, arguments: Mapping[str, object]) -> Any:  # noqa: ANN401  (a hook's own)
-        result = getattr(self._manager.hook, hook)(**arguments)
+        caller = getattr(self._manager.hook, hook)
+        try:
+            result = caller(**arguments)
+        except (NestmmuError, ValueError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            name = culprit(error, caller.get_hookimpls())
+            if name not in self._distributions:
+                raise
+            message = f"plugin {name} of {self._distributions[name]}: its {hook} raises {one_line(error)}"
+            raise PluginError(f"{message}; {DISABLE}={name} goes without it") from error
         if result is None:
             names = ", ".join(self.names()) or "none"
+            failed = ", ".join(info.name for info in self.infos if info.problem)
             message = f"no plugin does {hook} for {subject}; loaded: {names}"
-            raise PluginError(message)
+            raise PluginError(f"{message}; not loaded (see nestmmu plugins): {failed}" if failed else message)
         return result
 
     def names(self) -> Iterable[str]:

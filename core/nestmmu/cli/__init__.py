@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from nestmmu import __version__
-from nestmmu.cli import demo, plugins, quirks, replay, run, walk
+from nestmmu.cli import conformance, demo, new_plugin, plugins, quirks, replay, run, walk
 from nestmmu.cli.errors import debugging
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ def _options(
     debugging.enabled = debug
 
 
-for _command in (run, demo, replay, walk, plugins, quirks):
+for _command in (run, demo, replay, walk, conformance, new_plugin, plugins, quirks):
     _command.add_to(app)
 
 

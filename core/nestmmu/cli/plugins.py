@@ -27,6 +27,7 @@ def plugins(
     from nestmmu.plugins import Plugins  # noqa: PLC0415  (lazy: see the package)
 
     manager = Plugins()
+    manager.check()
     rows = [
         {
             "name": info.name,
@@ -48,10 +49,18 @@ def plugins(
         "Plugins",
         ("name", "distribution", "table formats", "provides"),
         [
-            (row["name"], row["distribution"], ", ".join(row["formats"]), row["problem"] or _short(row["hooks"]))
+            (
+                row["name"],
+                row["distribution"],
+                ", ".join(row["formats"]),
+                "not loaded" if row["problem"] else _short(row["hooks"]),
+            )
             for row in rows
         ],
     )
+    for row in rows:
+        if row["problem"]:
+            typer.echo(f"{row['name']}: {row['problem']}")
 
 
 def _short(hooks: Iterable[str]) -> str:
