@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from power_nests import KIB64, LPIDS, MIB2, Core, Leaf, Level1, PowerNests
 
@@ -16,6 +17,7 @@ from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF
 from nestmmu_ppc64_book3s.threads import Reached
 from nestmmu_ppc64_hpt.hashing import Segment, make_v, segment_of, tlbie_rb, vsid_word
 from nestmmu_ppc64_hpt.nested import HashComposer, HashNestedFaults, decode
+from nestmmu_ppc64_hpt.nested_tlbie import emulate
 from nestmmu_ppc64_hpt.shadow import HashShadow
 from nestmmu_ppc64_hpt.table import HashTable
 from nestmmu_ppc64_hpt.virtual import NumberedTable
@@ -93,17 +95,16 @@ class HashLevel1(Level1):
         self.pages[lpid][start] = leaf
 
     def invalidate(self, form: str, lpid: int, start: int, size: int) -> None:
-        known = self.guest.nested if form.startswith("all") else [AssignedTag(lpid)]
-        for assigned in list(known):
-            nested = self.guest.nested.get(assigned)
-            if not isinstance(nested, KvmNestedGuest):
-                continue
-            if form not in {"page", "range"}:
-                finish(self.guests.flush(nested))
-                continue
-            assert isinstance(nested.shadow, HashShadow)
+        if form in {"page", "range"}:
             for _, slot, at in self.entries(lpid, start, size):
-                nested.shadow.invalidate(tlbie_rb(make_v(segment(lpid), at, large=True), 0x1000, slot))
+                assert self.tlbie(lpid, tlbie_rb(make_v(segment(lpid), at, large=True), 0x1000, slot)) == 0
+        else:
+            ric, scope = 2 if form.endswith("RIC 2") else 0, 0xC00 if form.startswith("all") else 0x800
+            assert self.tlbie(lpid, scope, ric) == 0
+
+    def tlbie(self, lpid: int, rb: int, ric: int = 0) -> int:
+        """Do a tlbie with R=0."""
+        return finish(emulate(self.guests, ric << 18, lpid, rb))
 
     def ends(self, lpid: int, address: int, access: Access) -> int | Verdict:
         """Return where an access ends: for R and C of L1's no one is asked, L0 sets them."""
@@ -135,3 +136,41 @@ TestHash.settings = settings(max_examples=60, stateful_step_count=40, deadline=N
 def test_the_machine_has_every_l2_of_the_radix_one() -> None:
     assert MIB2 // KIB64 * 4 <= 1 << ORDER - 7
     assert len({segment(lpid).hash(page * KIB64) for lpid in LPIDS for page in range(128)}) == 256
+
+
+@pytest.mark.parametrize(
+    ("ric", "prs", "r", "scope", "code", "stays"),
+    [
+        pytest.param(0, 0, 0, 0, 0, False, id="page"),
+        pytest.param(0, 0, 0, 2, 0, False, id="LPID"),
+        pytest.param(2, 0, 0, 2, 0, False, id="LPID, RIC 2"),
+        pytest.param(2, 1, 0, 2, 0, False, id="LPID, RIC 2, PRS"),
+        pytest.param(0, 0, 0, 3, 0, False, id="all"),
+        pytest.param(0, 0, 1, 2, 0, True, id="radix's"),
+        pytest.param(0, 1, 0, 0, -4, True, id="PRS=1 without RIC 2"),
+        pytest.param(1, 0, 0, 2, -4, True, id="RIC 1"),
+        pytest.param(3, 0, 0, 2, -4, True, id="RIC 3"),
+        pytest.param(2, 0, 0, 0, -4, True, id="a page with RIC 2"),
+        pytest.param(0, 0, 0, 1, -4, True, id="IS 1"),
+    ],
+)
+def test_each_form_of_l1s_tlbie_x8(ric: int, prs: int, r: int, scope: int, code: int, stays: bool) -> None:
+    nests = HashNests()
+    nests.build(shifts=(21, 21))
+    one = nests.l1s[0]
+    assert one.access(nests.core, 7, 0x124, Access.STORE) == one.ends(7, 0x124, Access.STORE)
+    shadow = one.guest.nested[AssignedTag(7)].shadow
+    (leaf,) = shadow.table.leaves()
+    rb = tlbie_rb(
+        make_v(segment(7), 0, large=True),
+        0x1000,
+        HashTable(one.guest.memory, one.root(7), ORDER).candidates(segment(7), 0)[0],
+    )
+    assert finish(emulate(one.guests, ric << 18 | prs << 17 | r << 16, 7, rb if scope == 0 else scope << 10)) == code
+    assert list(shadow.table.leaves()) == ([leaf] if stays else [])
+
+
+def test_a_tlbie_of_an_lpid_that_no_one_knows() -> None:
+    nests = HashNests()
+    nests.build(shifts=(21, 21))
+    assert finish(emulate(nests.l1s[0].guests, 0, 9, 0x800)) == 0
