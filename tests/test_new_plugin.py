@@ -63,7 +63,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     scheme = {"base": str(environment), "platbase": str(environment)}
     packages = Path(sysconfig.get_path("purelib", "venv", scheme))
     # A line of a .pth is looked at after the environment's own packages; what is editable in this one stays out.
-    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    ours = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    (packages / "dependencies.pth").write_text("".join(f"{path}\n" for path in ours), encoding="utf-8")
     found = sorted(wheels.glob("*.whl"))
     assert [wheel.name.split("-")[0] for wheel in found] == ["nestmmu", PACKAGE]
     options = ("--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", "--ignore-installed")

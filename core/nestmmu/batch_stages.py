@@ -10,7 +10,7 @@ from nestmmu.batch_memory import TableMemory, WordPool, granule_shift
 from nestmmu.batch_tables import TableStage
 from nestmmu.errors import CycleError, NestmmuError, OutsideMemoryError
 from nestmmu.faults import Fault
-from nestmmu.formats import NEVER, Match
+from nestmmu.formats import NEVER, AccessedDirty, Match
 from nestmmu.jit import kernels_for
 from nestmmu.memory import GuestMemory, PhysicalMemory, TranslatedMemory
 from nestmmu.radix import RadixTable, RadixWalker
@@ -19,6 +19,7 @@ from nestmmu.translations import OUTSIDE, Lanes, StageNames, fault_code, kind_nu
 if TYPE_CHECKING:
     from nestmmu.access import Access
     from nestmmu.batch_memory import Stage
+    from nestmmu.memory import Memory
     from nestmmu.radix import RadixTable as Table
 
 _MOST_FRAMES = 1 << 15
@@ -79,7 +80,7 @@ class Batch:
         if isinstance(target, Batchable):
             return target.batch_stage(self)
         if hasattr(target, "translate"):
-            return ScalarStage(target, self)
+            return ScalarStage(target if self.update else without_updates(target), self)
         message = f"{type(target).__name__} does not translate addresses; give a table, a guest's memory or a CPU"
         raise NestmmuError(message)
 
@@ -125,6 +126,29 @@ def is_plain(target: object) -> bool:
     if type(target.walker) is not RadixWalker or type(target).translate is not RadixTable.translate:
         return False
     return granule_shift(target.walker.memory) >= target.format.entry_bytes.bit_length() - 1
+
+
+def without_updates(target: Any, memory: Memory | None = None) -> Any:  # noqa: ANN401  (a Translator)
+    """Return what translates as a table does and sets no accessed or dirty, down to the machine's memory.
+
+    What is more than a format says (a walker that is wrapped, a translator of someone else's) is returned as it is.
+
+    :param memory: what the table's words are read from; None: from where they are, nothing set there either.
+    """
+    if type(target) is not RadixTable or type(target.walker) is not RadixWalker:
+        return target
+    walker, policy = target.walker, target.walker.accessed_dirty
+    if policy is AccessedDirty.UPDATE:
+        policy = AccessedDirty.IGNORE
+    memory = _memory_without_updates(walker.memory) if memory is None else memory
+    return RadixTable(RadixWalker(walker.format, memory, walker.stage, policy), target.root)
+
+
+def _memory_without_updates(memory: Memory) -> Memory:
+    if type(memory) is not TranslatedMemory or not memory.straight:
+        return memory
+    parent = _memory_without_updates(memory.parent)
+    return TranslatedMemory(parent, without_updates(memory.table, parent), memory.name)
 
 
 class MemoryStage:
