@@ -17,7 +17,8 @@ from nestmmu_ppc64_radix.nested_hcalls import NestedHcalls, RptRequest
 from nestmmu_ppc64_radix.scopes import decode
 
 L1, L2 = HardwareTag(1), HardwareTag(7)
-PAGE, INPUT_PAGE, TRANSLATIONS, WALK_CACHE, TAG = FlushKind
+PAGE, INPUT_PAGE, TRANSLATIONS = FlushKind.PAGE, FlushKind.INPUT_PAGE, FlushKind.TRANSLATIONS
+WALK_CACHE, TAG = FlushKind.WALK_CACHE, FlushKind.TAG
 ENTRIES = {
     "A": Translation(L2, "A", 0x10_0000, 16, 0x80_0000, 0x20_0000, 7, 4),
     "B": Translation(L2, "B", 0x10_0000, 16, 0x80_0000, 0x20_0000, 7, 5),
