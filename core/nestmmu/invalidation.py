@@ -8,6 +8,9 @@ import attrs
 
 from nestmmu.addresses import HardwareTag
 
+HOST_OWN = HardwareTag(-1)
+"""Stands for the host's own translations, which are no guest's: an invalidation of every guest leaves them."""
+
 
 class FlushKind(enum.Enum):
     """What is forgotten."""

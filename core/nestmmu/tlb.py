@@ -14,7 +14,7 @@ import attrs
 from nestmmu.access import WRITE, Access
 from nestmmu.addresses import HardwareTag, align_down, low_mask
 from nestmmu.hookspecs import hookimpl
-from nestmmu.invalidation import Flush, FlushKind
+from nestmmu.invalidation import HOST_OWN, Flush, FlushKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Hashable
@@ -129,7 +129,7 @@ class Tlb:
 
 
 def _names(flush: Flush, entry: Translation) -> bool:
-    if not flush.every and entry.tag != flush.tag:
+    if entry.tag != flush.tag and (not flush.every or entry.tag == HOST_OWN):
         return False
     if flush.kind is FlushKind.PAGE:
         return _covers(flush, entry.guest_start, entry.page_shift, entry.guest_shift)

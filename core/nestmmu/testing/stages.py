@@ -114,7 +114,7 @@ class TreeStages(TwoStages):
         self.rights = max(form.rights, key=int.bit_count)
         self.host_at = 1 << min(form.output_bits, 40) - 2
         """Where the middle space's first byte is in the machine's memory."""
-        self.data = 1 << form.input_bits - 1
+        self.data = 1 << min(form.input_bits, form.output_bits) - 1
         self._mapped: set[int] = set()
         upwards = Upwards(architecture.table_base)
         self.outer = Tree(architecture, levels, self.memory.read, self.memory.write, upwards)

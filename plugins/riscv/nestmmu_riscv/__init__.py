@@ -12,7 +12,7 @@ Modelled:
 - Svpbmt, by PBMTE of menvcfg (S-stage, G-stage) and henvcfg (VS-stage), and which stage's memory type counts.
 - Svadu, by ADUE of the same registers, and Svade where it is off; a hart's own write of A and D to a VS-stage entry is
   a store at the G-stage.
-- U, SUM and MXR: of vsstatus for the VS-stage; MXR of mstatus for both stages.
+- U, SUM and MXR: of vsstatus for the VS-stage; MXR of mstatus for both stages; of explicit loads alone.
 - HLV, HLVX and HSV, under hstatus.SPVP.
 - Exceptions 1, 5, 7 (access fault), 12, 13, 15 (page fault) and 20, 21, 23 (guest-page fault): xtval, htval or mtval2,
   htinst or mtinst with the pseudo-instructions for implicit reads and writes, GVA; as taken into M, HS or VS-mode.
@@ -20,6 +20,7 @@ Modelled:
 - A hypervisor under a hypervisor (HS-mode in VS-mode): L1's virtual hgatp, WARL, with a MODE as wide as L0's or
   narrower, or Bare; a shadow of its G-stage table for each VMID; L1's machine with Svadu or Svade; reflection, HFENCE
   by L1 whatever the size of L1's page, memory slots, unmapping, ageing and the dirty log of L0.
+- Such hypervisors upon each other, as many as one likes (``nestmmu demo --arch riscv``).
 
 Not modelled:
 
@@ -32,5 +33,5 @@ Not modelled:
   as given; what L0 does for the registers, the fences and SRET is modelled, and HLV with the registers of L2.
 - Shadow stacks (Zicfiss), pointer masking, Svvptc, big-endian tables (MBE, SBE, UBE), Svrsw60t59b.
 - What a hart may hold between a change of a table and its fence, but for the model's TLB and page-walk cache.
-- Levels beyond L2: L1 is given one level of guests.
+- HLVX of L1 on a page of L2 that the shadow does not have yet: L0 takes the fault for a load's.
 """

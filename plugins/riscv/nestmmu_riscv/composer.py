@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nestmmu.access import WRITE
 from nestmmu.addresses import align_down
 from nestmmu.compose import compose_mappings, with_entry
-from nestmmu_riscv.formats import RSW, RSW_SHIFT
+from nestmmu_riscv.formats import RSW, RSW_SHIFT, R
 
 if TYPE_CHECKING:
     from nestmmu.access import Access
@@ -26,27 +26,31 @@ def span_of(entry: int) -> int:
 class RiscvComposer:
     """Composes L1's leaf with L0's.
 
-    - Permissions are what both have. WRITE only where both are dirty: a hart that sets D by itself (Svadu) would else
-      do so in the shadow alone, and no one would know that the page was written.
+    - Permissions are what both have. On harts that set D by themselves (Svadu) WRITE only where both are dirty: such a
+      hart would else do so in the shadow alone, and no one would know that the page was written.
     - PBMT is L1's where that is not 0, else L0's: each stage overrides the memory type of the one behind it.
     - RSW says how large L1's page was: an HFENCE.GVMA names an address, and drops all that was made of its page.
 
     :param table_format: the shadow's.
     :param widths: index bits of each of its levels.
+    :param svadu: whether harts set D by themselves.
     """
 
-    def __init__(self, table_format: RadixFormat, widths: tuple[int, ...]) -> None:
+    def __init__(self, table_format: RadixFormat, widths: tuple[int, ...], *, svadu: bool = True) -> None:
         self.format = table_format
+        self.svadu = svadu
         self.depths = {shift: depth for depth, shift in enumerate(table_format.shifts(widths))}
 
     def compose(self, inner: Mapping, outer: Mapping, access: Access) -> Mapping:
         """Return the leaf for the shadow, its ``entry`` included."""
         leaf = compose_mappings(inner, outer, access, tuple(self.depths))
-        writable = inner.dirty and outer.dirty
+        writable = (inner.dirty and outer.dirty) or not self.svadu
+        permissions = leaf.permissions if writable else leaf.permissions & ~WRITE
         entry = self.format.leaf_entry(
             self.depths[leaf.page_shift], align_down(leaf.output_address, leaf.page_shift),
-            leaf.permissions if writable else leaf.permissions & ~WRITE,
-            accessed=leaf.accessed, dirty=leaf.dirty, attributes=inner.attributes or outer.attributes,
+            permissions, accessed=leaf.accessed, dirty=leaf.dirty, attributes=inner.attributes or outer.attributes,
         )  # fmt: skip
+        if not permissions:
+            entry |= R  # without U: a leaf that permits nothing, where no right at all would make it a pointer
         size = next(number for number, span in enumerate(SPANS) if inner.page_shift <= span)
         return with_entry(leaf, entry | size << RSW_SHIFT, self.format)

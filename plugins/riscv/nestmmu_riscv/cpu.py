@@ -8,6 +8,7 @@ from nestmmu.access import ALL_PERMISSIONS, Access
 from nestmmu.addresses import HardwareTag
 from nestmmu.faults import Fault, FaultKind
 from nestmmu.formats import AccessedDirty
+from nestmmu.invalidation import HOST_OWN
 from nestmmu.memory import GuestMemory
 from nestmmu.radix import RadixWalker
 from nestmmu.slots import LinearBacking, Slot, Slots, SlotTranslator
@@ -25,7 +26,6 @@ from nestmmu_riscv.csrs import (
     root_of,
     vmid_of,
 )
-from nestmmu_riscv.fences import HOST_TAG
 from nestmmu_riscv.formats import PBMT, G, root_bits
 from nestmmu_riscv.stages import Rights, Tables, permits, settle
 from nestmmu_riscv.traps import S_STAGE, VS_STAGE, Trap, trap_of
@@ -142,7 +142,7 @@ class RiscvCpu:
         hgatp = registers.hgatp if rights.virtual else 0
         if mode_of(atp) not in MODES and mode_of(hgatp) not in MODES:
             return None
-        return HardwareTag(vmid_of(hgatp)) if rights.virtual else HOST_TAG, (asid_of(atp), rights)
+        return HardwareTag(vmid_of(hgatp)) if rights.virtual else HOST_OWN, (asid_of(atp), rights)
 
     def translation(self, access: Access, address: int, result: Reached | Trap) -> Translation | None:
         """Return a result as something for a TLB to keep; None for a trap, and for what no table translated."""
@@ -162,7 +162,7 @@ class RiscvCpu:
     def reached(self, translation: Translation, address: int) -> Reached:
         """Return a kept translation as an access would have ended; the memory type is not kept."""
         offset = address - translation.input_start
-        guest = translation.guest_start + offset if translation.tag != HOST_TAG else None
+        guest = translation.guest_start + offset if translation.tag != HOST_OWN else None
         real = translation.output_start + offset
         return Reached(real, translation.page_shift, translation.permissions, guest)
 
@@ -198,7 +198,8 @@ class RiscvCpu:
         pbmt = entry & PBMT
         final, shift, last, g_permissions = target, _NO_PAGE, 0, ALL_PERMISSIONS
         if tables.g_stage is not None:
-            final, shift, last, *_, g_permissions = tables.g_stage.raw(target, access, execute=rights.execute)
+            raw = tables.g_stage.raw(target, access, mxr=rights.mxr, execute=rights.execute)
+            final, shift, last, *_, g_permissions = raw
             pbmt = pbmt or last & PBMT
         self._physical(final, access)
         passing = sum(
@@ -220,14 +221,14 @@ class RiscvCpu:
         hgatp = registers.hgatp if rights.virtual else 0
         g_stage = registers.enabled(stage_of_guest=False)
         first = registers.enabled(stage_of_guest=True) if rights.virtual else g_stage
-        key = hgatp, g_stage, first, rights.virtual, rights.mxr
+        key = hgatp, g_stage, first, rights.virtual
         tables = self._tables.get(key)
         if tables is None:
             if len(self._tables) >= _MOST_TABLES:
                 self._tables.clear()
             tables = self._tables[key] = Tables(
                 self.memory, hgatp, g_stage, first, VS_STAGE if rights.virtual else S_STAGE,
-                mxr=rights.mxr, napot=self.napot, silent=self.silent, make_walker=self.make_walker, steps=self._steps,
+                napot=self.napot, silent=self.silent, make_walker=self.make_walker, steps=self._steps,
             )  # fmt: skip
         if tables.g_stage is not None:
             tables.g_stage.walker.owner = vmid_of(hgatp)

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 import attrs
 
 from nestmmu.addresses import HardwareTag, align_down, low_mask
-from nestmmu.invalidation import Flush, FlushKind
+from nestmmu.invalidation import HOST_OWN, Flush, FlushKind
 from nestmmu_riscv.csrs import ASID_BITS, PAGE_SHIFT, VMID_BITS
 from nestmmu_riscv.traps import HTVAL_SHIFT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HOST_TAG = HardwareTag(-1)
-"""Stands for HS-mode's own translations, which no VMID has."""
 _OPCODE_SYSTEM = 0x73
 _REGISTERS = 32
 
@@ -86,7 +84,7 @@ def decode(request: Fence) -> list[Flush]:
     if request.vmid is None and request.kind is FenceKind.HFENCE_VVMA:
         message = "HFENCE.VVMA is of a guest: name hgatp.VMID"
         raise ValueError(message)
-    tag = HOST_TAG if request.vmid is None else HardwareTag(request.vmid)
+    tag = HOST_OWN if request.vmid is None else HardwareTag(request.vmid)
     process = None if request.space is None else request.space & low_mask(ASID_BITS)
     if request.address is None:
         return [Flush(tag, FlushKind.ADDRESS_SPACE, process=process)]

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 from nestmmu.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from nestmmu.compose import Composer
+    from nestmmu.events import Event
     from nestmmu.formats import AccessedDirty, RadixFormat
     from nestmmu.memory import Memory
-    from nestmmu.protocols import Cpu, Invalidator, Reflector, Replayer, WalkerFactory
+    from nestmmu.protocols import Cpu, CpuFactory, Invalidator, Reflector, Replayer, WalkerFactory
+    from nestmmu.stack import Machine
+    from nestmmu.testing import Architecture
     from nestmmu.vectors import Vectors
 
 ARCH = "riscv"
@@ -76,3 +79,42 @@ def nestmmu_replayer(vectors: Vectors) -> Replayer | None:
     from nestmmu_riscv.replay import RiscvReplayer  # noqa: PLC0415  (lazy: see the module)
 
     return RiscvReplayer(vectors)
+
+
+@hookimpl
+def nestmmu_machine(
+    arch: str,
+    make_cpu: CpuFactory,
+    announce: Callable[[Event], None],
+    faithful: bool,  # noqa: ARG001, FBT001  (no kernel is modelled, so none's mistakes; by name only)
+) -> Machine | None:
+    """Return hypervisors in HS-mode upon each other, on harts with Svadu."""
+    if arch != ARCH:
+        return None
+    from nestmmu_riscv.stack import RiscvMachine  # noqa: PLC0415  (lazy: see the module)
+
+    return RiscvMachine(make_cpu, announce)
+
+
+@hookimpl
+def nestmmu_conformance() -> Mapping[str, Callable[[], type[Architecture]]]:
+    """Return the declarations: Sv39x4 with a nest, Sv48x4 and Sv57x4."""
+    return {ARCH: _sv39x4, f"{ARCH}_sv48x4": _sv48x4, f"{ARCH}_sv57x4": _sv57x4}
+
+
+def _sv39x4() -> type[Architecture]:
+    from nestmmu_riscv.conformance import RiscvSv39x4  # noqa: PLC0415  (lazy: see the module)
+
+    return RiscvSv39x4
+
+
+def _sv48x4() -> type[Architecture]:
+    from nestmmu_riscv.conformance import RiscvSv48x4  # noqa: PLC0415  (lazy: see the module)
+
+    return RiscvSv48x4
+
+
+def _sv57x4() -> type[Architecture]:
+    from nestmmu_riscv.conformance import RiscvSv57x4  # noqa: PLC0415  (lazy: see the module)
+
+    return RiscvSv57x4

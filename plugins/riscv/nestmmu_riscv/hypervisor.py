@@ -5,13 +5,13 @@ L1's hypervisor CSRs are virtual: its accesses to hgatp and its fences trap, and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attrs
 
 from nestmmu.access import ALL_PERMISSIONS, Access
 from nestmmu.addresses import ADDRESS_BITS, AssignedTag, HardwareTag, align_down
-from nestmmu.edit import TableEditor
+from nestmmu.edit import Insertion, TableEditor
 from nestmmu.guests import Guest, NestedGuest
 from nestmmu.hypervisor import Hypervisor
 from nestmmu.invalidation import Flush, FlushKind
@@ -21,7 +21,7 @@ from nestmmu.nested_guests import NestedGuests, TagAllocator
 from nestmmu.radix import RadixTable, RadixWalker, Root
 from nestmmu.slots import SlotTranslator
 from nestmmu_riscv import fences
-from nestmmu_riscv.composer import SPANS, RiscvComposer, span_of
+from nestmmu_riscv.composer import RiscvComposer, span_of
 from nestmmu_riscv.csrs import (
     BARE,
     HSTATUS_GVA,
@@ -65,6 +65,25 @@ class ShadowEditor(TableEditor):
 
     A flag that is cleared has to be missed at the next access, in every table: so the whole leaf goes.
     """
+
+    spans: frozenset[int] = frozenset()
+    """How large L1's pages were that leaves were made of, log2 of the bytes at most."""
+
+    def insert(self, address: int, entry: int, depth: int, spares: dict[int, int]) -> Insertion:
+        """Put the leaf ``entry`` at level ``depth`` for ``address``."""
+        self.spans |= {span_of(entry)}
+        return super().insert(address, entry, depth, spares)
+
+    def forget(self, address: int) -> None:
+        """Remove every leaf that may have been made of L1's page around a guest physical address.
+
+        That page may have been larger than the shadow's, and is no longer there to be looked at.
+        """
+        for span in self.spans:
+            start = align_down(address, span)
+            for leaf in list(self.table.leaves(start, start + (1 << span))):
+                if leaf.entry is not None and span_of(leaf.entry) == span:
+                    self.remove(leaf.page_start)
 
     def clear_flags(self, address: int, *, accessed: bool, dirty: bool) -> Mapping | None:
         """Remove the leaf of ``address``; return it as it was."""
@@ -131,7 +150,8 @@ class RiscvHypervisor(Hypervisor):
 
     def handler(self, guest: RiscvGuest) -> RiscvNestedFaults:
         """Return the handler of faults of ``guest``'s guests."""
-        return RiscvNestedFaults(guest, RiscvComposer(self.walker.format, self.widths), self.tell)
+        svadu = self.machine.enabled(stage_of_guest=False)[0]
+        return RiscvNestedFaults(guest, RiscvComposer(self.walker.format, self.widths, svadu=svadu), self.tell)
 
     def write_hgatp(self, guest: RiscvGuest, value: int) -> None:
         """Do L1's write to its hgatp."""
@@ -211,20 +231,7 @@ class RiscvHypervisor(Hypervisor):
             if fence.kind is FenceKind.HFENCE_VVMA:
                 self.flush(Flush(nested.tag, scope.kind, scope.address, scope.page_shift, process=scope.process))
             elif scope.kind is FlushKind.PAGE:
-                forget_page(nested.tree, scope.address)
+                cast("ShadowEditor", nested.shadow).forget(scope.address)
             else:
                 nested.shadow.clear_tree()
                 self.flush(Flush(nested.tag, FlushKind.TAG))
-
-
-def forget_page(shadow: TableEditor, address: int) -> None:
-    """Remove every leaf of a shadow that may have been made of L1's page around ``address``.
-
-    L1's page may have been larger than the shadow's, and is no longer there to be looked at.
-    """
-    for span in SPANS:
-        start = align_down(address, span)
-        leaves = list(shadow.table.leaves(start, start + (1 << span)))
-        for leaf in leaves:
-            if leaf.entry is not None and span_of(leaf.entry) == span:
-                shadow.remove(leaf.page_start)

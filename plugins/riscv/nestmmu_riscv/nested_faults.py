@@ -37,7 +37,8 @@ class RiscvNestedFaults(NestedFaultHandler):
         if nested.table is None:
             return super().walk(nested, exit_)
         inner = nested.table.lookup(address, access)
-        if not permits(inner.permissions, access, mxr=bool(guest.registers.mstatus & STATUS_MXR)):
+        mxr = not fault.implicit and bool(guest.registers.mstatus & STATUS_MXR)
+        if not permits(inner.permissions, access, mxr=mxr):
             raise self._refused(FaultKind.PERMISSION, fault, inner)
         if inner.accessed and (inner.dirty or access is not Access.STORE):
             return inner

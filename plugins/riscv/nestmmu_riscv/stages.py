@@ -83,19 +83,18 @@ def settle(
 
 
 class GStage(RadixTable):
-    """The table of hgatp. Reads of VS-stage entries come by :meth:`locate`, and are loads of U-mode.
+    """The table of hgatp. Reads of VS-stage entries come by :meth:`locate`, and are loads of U-mode without MXR.
 
-    :param mxr: HS-mode's MXR, which such reads have too.
+    MXR is of explicit loads alone, as the manual has it since it was made clear in 2024.
     """
 
-    def __init__(self, walker: RadixWalker, root: Root, *, mxr: bool) -> None:
-        super().__init__(walker, root)
-        self.mxr = mxr
+    def raw(self, address: int, access: Access, *, mxr: bool = False, execute: bool = False) -> Raw:
+        """Return the leaf of a guest physical address, checked, A and D updated by the walker's policy.
 
-    def raw(self, address: int, access: Access, *, execute: bool = False) -> Raw:
-        """Return the leaf of a guest physical address, checked, A and D updated by the walker's policy."""
+        :param mxr: HS-mode's.
+        """
         raw = self.walker.descend(self.node(address, access), address, access)
-        permitted = permits(raw[6], access, mxr=self.mxr, execute=execute)
+        permitted = permits(raw[6], access, mxr=mxr, execute=execute)
         settle(self.walker, raw, address, access, permitted=permitted)
         return raw
 
@@ -124,7 +123,7 @@ class Tables:
 
     def __init__(
         self, memory: Memory, hgatp: int, g_stage: tuple[bool, bool], first: tuple[bool, bool], name: str, *,
-        mxr: bool, napot: bool, silent: bool, make_walker: WalkerFactory, steps: list[Step] | None,
+        napot: bool, silent: bool, make_walker: WalkerFactory, steps: list[Step] | None,
     ) -> None:  # fmt: skip
         self.first, self.name = first, name
         self.napot, self.silent = napot, silent
@@ -139,7 +138,7 @@ class Tables:
             form = table_format(mode, g_stage=True, pbmt=pbmt, napot=napot)
             walker = make_walker(form, memory, G_STAGE, self.policy(adue=adue))
             walker.trace = steps
-            self.g_stage = GStage(walker, Root(root_of(hgatp & HGATP_PPN), root_bits(form)), mxr=mxr)
+            self.g_stage = GStage(walker, Root(root_of(hgatp & HGATP_PPN), root_bits(form)))
             self.memory = TranslatedMemory(memory, self.g_stage, "guest physical")
 
     def policy(self, *, adue: bool) -> AccessedDirty:

@@ -154,7 +154,7 @@ DOINGS = st.lists(st.tuples(ACCESSES, CHANGES, ACCESSES), min_size=2, max_size=1
 MODES = st.sampled_from([SV39, SV48, SV57])
 
 
-@settings(max_examples=80)
+@settings(max_examples=20)
 @given(
     host_mode=MODES, g_mode=st.sampled_from([BARE, SV39, SV39, SV48, SV57]),
     vs_mode=st.sampled_from([BARE, SV39, SV57]),

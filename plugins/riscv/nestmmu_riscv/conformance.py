@@ -1,0 +1,137 @@
+"""RISC-V, declared to the conformance suite from the privileged manual: the G-stage's x4 forms, and a nest of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+
+from nestmmu.access import EXECUTE, READ, WRITE
+from nestmmu.formats import AccessedDirty, InputRule
+from nestmmu.radix import RadixTable, RadixWalker, Root
+from nestmmu.testing import (
+    Broken,
+    Capabilities,
+    Feature,
+    Leads,
+    LevelShape,
+    Nothing,
+    Page,
+    RadixArchitecture,
+    Scope,
+)
+from nestmmu_riscv.composer import RiscvComposer
+from nestmmu_riscv.conformance_nest import RiscvNest
+from nestmmu_riscv.csrs import SV39, SV48, SV57
+from nestmmu_riscv.formats import table_format
+
+if TYPE_CHECKING:
+    from nestmmu.memory import Memory
+    from nestmmu.testing import Meaning
+
+_SHIFTS = (48, 39, 30, 21, 12)
+_RIGHTS = (0, READ, READ | WRITE, EXECUTE, READ | EXECUTE, READ | WRITE | EXECUTE)
+_PPN_BITS = (1 << 44) - 1
+_RECORD: dict[str, str] = dict.fromkeys(("PERMISSION", "MALFORMED", "ACCESSED_DIRTY", "INPUT_RANGE"), "NOT_PRESENT")
+"""A guest-page fault says that there is one, and not what is wrong."""
+
+
+def _tree(count: int) -> tuple[LevelShape, ...]:
+    shifts = _SHIFTS[-count:]
+    return tuple(LevelShape(f"{count - 1 - at}", shift, 9 if at else 11) for at, shift in enumerate(shifts))
+
+
+class RiscvSv39x4(RadixArchitecture):
+    """Bit numbers are the manual's. A word of the upper levels with N, and every N but 64 KiB, is reserved."""
+
+    mode: ClassVar[int] = SV39
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="riscv",
+        input_bits=41,
+        output_bits=56,
+        page_shifts=(30, 21, 12),
+        rights=_RIGHTS,
+        byteorder="little",
+        entry_bytes=8,
+        trees=(_tree(3),),
+        policies=(AccessedDirty.UPDATE, AccessedDirty.FAULT, AccessedDirty.IGNORE),
+        above_input=InputRule.ZERO,
+        scopes=(Scope.PAGE, Scope.TAG, Scope.ALL),
+        nest_shifts=(12, 21),
+        shadow_shifts=(12, 21, 30),
+        most_faults=3,
+        same_record=_RECORD,
+    )
+
+    def entry_word(
+        self, tree: tuple[LevelShape, ...], depth: int, target: int, rights: int, *, accessed: bool, dirty: bool
+    ) -> int:
+        """Return V, R, W, X, U, A, D and PPN; a page that permits nothing has R and no U."""
+        del tree, depth
+        encoded = sum(1 << bit for bit, right in ((1, READ), (2, WRITE), (3, EXECUTE)) if rights & right)
+        encoded = encoded | 1 << 4 if rights else 1 << 1
+        return target >> 12 << 10 | dirty << 7 | accessed << 6 | encoded | 1
+
+    def table_word(self, tree: tuple[LevelShape, ...], depth: int, table: int) -> int:
+        """Return V and PPN."""
+        del tree, depth
+        return table >> 12 << 10 | 1
+
+    def decode(self, depth: int, shift: int, word: int) -> Meaning:
+        """Read V, the reserved bits and encodings, then a pointer or a leaf."""
+        last = depth == len(self.capabilities.trees[0]) - 1
+        if not word & 1:
+            return Nothing()
+        rwx, pbmt, napot = word >> 1 & 7, word >> 61 & 3, word >> 63
+        address = (word >> 10 & _PPN_BITS) << 12
+        if word >> 54 & 0x7F or rwx & 3 == 2 or pbmt == 3 or (napot and not last):  # noqa: PLR2004  (W alone; no type)
+            return Broken()
+        if not rwx:
+            attributes = word & 0b1101_0000 or pbmt or napot
+            return Broken() if last or attributes else Leads(address, 9)
+        if napot:
+            return Broken()
+        if address % (1 << shift):
+            return Broken()
+        rights = sum(right for bit, right in ((1, READ), (2, WRITE), (3, EXECUTE)) if word >> bit & 1)
+        return Page(address, rights if word >> 4 & 1 else 0, bool(word >> 6 & 1), bool(word >> 7 & 1))
+
+    def translator(
+        self, memory: Memory, root: int, index_bits: int, policy: AccessedDirty, stage: str = "tree"
+    ) -> RadixTable:
+        """Return the hardware's walk of one tree."""
+        walker = RadixWalker(table_format(self.mode, g_stage=True), memory, stage, policy)
+        return RadixTable(walker, Root(root, index_bits))
+
+    def make_nest(self, shift: int) -> RiscvNest:
+        """Return L0 and an L1."""
+        return RiscvNest(self, shift)
+
+    def composer(self) -> RiscvComposer:
+        """Return the composer of an Sv39x4 shadow for harts without Svadu, as the nest's are."""
+        return RiscvComposer(table_format(SV39, g_stage=True), (11, 9, 9), svadu=False)
+
+
+_NO_NEST = "the nest of Sv39x4 (riscv) is run; the modes differ in their levels alone"
+
+
+def _wider(name: str, count: int, bits: int) -> Capabilities:
+    return attrs.evolve(
+        RiscvSv39x4.capabilities, name=name, input_bits=bits, page_shifts=_SHIFTS[-count:], trees=(_tree(count),),
+        scopes=(), nest_shifts=(), shadow_shifts=(),
+        unsupported={Feature.NEST: _NO_NEST, Feature.COMPOSITION: _NO_NEST},
+    )  # fmt: skip
+
+
+class RiscvSv48x4(RiscvSv39x4):
+    """Four levels."""
+
+    mode: ClassVar[int] = SV48
+    capabilities: ClassVar[Capabilities] = _wider("riscv_sv48x4", 4, 50)
+
+
+class RiscvSv57x4(RiscvSv39x4):
+    """Five levels."""
+
+    mode: ClassVar[int] = SV57
+    capabilities: ClassVar[Capabilities] = _wider("riscv_sv57x4", 5, 59)

@@ -1,0 +1,18 @@
+"""The conformance suite for the G-stage of RISC-V, and for its nest."""
+
+from __future__ import annotations
+
+from nestmmu.testing import Conformance
+from nestmmu_riscv.conformance import RiscvSv39x4, RiscvSv48x4, RiscvSv57x4
+
+
+class TestRiscv(Conformance):
+    architecture = RiscvSv39x4
+
+
+class TestRiscvSv48x4(Conformance):
+    architecture = RiscvSv48x4
+
+
+class TestRiscvSv57x4(Conformance):
+    architecture = RiscvSv57x4
