@@ -9,12 +9,13 @@ import attrs
 
 from nestmmu.access import permission_text
 from nestmmu.faults import FaultKind
+from nestmmu.memory import TranslatedMemory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from nestmmu.mappings import Mapping
-    from nestmmu.radix import Step
+    from nestmmu.radix import RadixTable, Step
 
 
 @attrs.frozen
@@ -48,11 +49,41 @@ class Explained:
     """Why there is no result."""
 
 
+@attrs.frozen
+class NestTables:
+    """The tables between the innermost guest's real addresses and the machine's; nothing sets anything in them."""
+
+    inner: RadixTable
+    """The guest hypervisor's table for its guest, in its own memory."""
+    outer: RadixTable | None
+    """The host's table for the guest hypervisor; None where that is the host."""
+    shadow: RadixTable | None
+    """What the host keeps in place of both; None where there is none."""
+
+    def named(self, space: str) -> RadixTable | TranslatedMemory | None:
+        """Return what leads from a level's real addresses to the machine's; None where there is no such table.
+
+        :param space: as of :meth:`Nest.explain`.
+        """
+        if space == "shadow":
+            return self.shadow
+        if space == "l1" or self.outer is None:
+            return self.outer if space == "l1" else self.inner
+        return TranslatedMemory(self.inner.walker.memory, self.inner, "L2 real")
+
+
 class Nest(Protocol):
     """The levels in one image; an architecture's hook ``nestmmu_nest`` makes it."""
 
     faults: Counter[str]
     """Faults that a hypervisor handled, by kind."""
+
+    def tables(self) -> NestTables:
+        """Return the tables in the image, as they are there.
+
+        They are not looked into: whoever reads them meets what is broken.
+        """
+        ...
 
     def run(self) -> Iterator[Replayed]:
         """Let the innermost guest make the accesses that the image lists, in order."""

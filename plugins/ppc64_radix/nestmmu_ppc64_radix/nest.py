@@ -3,82 +3,44 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nestmmu.access import Access
 from nestmmu.addresses import AssignedTag, HardwareTag, align_down
 from nestmmu.allocator import PageAllocator
-from nestmmu.errors import InputError, NestmmuError, OutsideMemoryError
+from nestmmu.errors import InputError, NestmmuError
 from nestmmu.faults import Fault
 from nestmmu.hypervisor import Attempt
-from nestmmu.memory import FRAME_BYTES, FRAME_SHIFT, TranslatedMemory
+from nestmmu.memory import FRAME_BYTES, FRAME_SHIFT
 from nestmmu.nests import Explained, Replayed, kind_text, size_text
 from nestmmu.outcomes import Exit, Outcome, Verdict
 from nestmmu.points import finish
-from nestmmu.radix import RadixTable, RadixWalker, Root, Step
+from nestmmu.radix import RadixTable, Step
 from nestmmu.slots import Slot, Slots
 from nestmmu_ppc64_book3s.interrupts import VECTOR_HDSI, VECTOR_HISI, VECTOR_SC, Interrupt
-from nestmmu_ppc64_book3s.partition import (
-    LARGEST_TABLE_FIELD,
-    PATE_HR,
-    PATS,
-    pate_address,
-    radix_root,
-    read_pair,
-    tree_bits,
-)
 from nestmmu_ppc64_book3s.registers import LPIDR_LIMIT, MSR_HV, MSR_SF, PIDR_LIMIT, Registers, returned_to
 from nestmmu_ppc64_book3s.threads import Reached
 from nestmmu_ppc64_radix.cpu import Power9Radix
 from nestmmu_ppc64_radix.exits import HvExit, decode, inject, reflect
-from nestmmu_ppc64_radix.formats import INPUT_BITS, POWER9
+from nestmmu_ppc64_radix.formats import INPUT_BITS
 from nestmmu_ppc64_radix.kvm import KvmGuest, KvmHostFaults, KvmHv, KvmNestedGuest
+from nestmmu_ppc64_radix.nest_tables import image_ptcr, image_tables
 from nestmmu_ppc64_radix.quirks import Quirk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nestmmu.images import NestImage, Section
+    from nestmmu.images import NestImage
     from nestmmu.mappings import Mapping
-    from nestmmu.memory import Memory
+    from nestmmu.memory import PhysicalMemory
+    from nestmmu.nests import NestTables
 
 NONE = (1 << 64) - 1
 _OPERATIONS = {1: Access.LOAD, 2: Access.STORE, 3: Access.FETCH}
 _REAL_MODE = MSR_SF
 _INSTRUCTION_BYTES = 8
 """A completed access was made this far before the system call that reported it."""
-
-
-def image_root(image: NestImage, memory: Memory, ptcr: int, index: int, field: str) -> tuple[Root, int]:
-    """Return the tree that the entry ``index`` of a partition table in an image leads to, and the entry's doubleword 1.
-
-    :raises InputError: naming ``field``, if there is no radix tree of 52 bits.
-    """
-    where = pate_address(ptcr, index)
-    remedy = "take the register and the LPID from the machine that the image is of"
-    if where is None:
-        raise InputError(image.path, field, f"PTCR {ptcr:#x} has no entry for LPID {index}", remedy)
-    try:
-        dw0, dw1 = read_pair(memory, where)
-    except (OutsideMemoryError, Fault):
-        raise InputError(image.path, field, f"the partition table at {where:#x} cannot be read", remedy) from None
-    if not dw0 & PATE_HR or tree_bits(dw0) != INPUT_BITS:
-        problem = f"the partition-table entry of LPID {index} at {where:#x} is {dw0:#x}, not a radix tree of 52 bits"
-        raise InputError(image.path, field, problem, remedy)
-    base, bits = radix_root(dw0)
-    return Root(base, bits), dw1
-
-
-def _ptcr(image: NestImage, level: str, section: Section) -> int:
-    """Return the PTCR of a level.
-
-    :raises InputError: if its size is one that the register does not take.
-    """
-    ptcr = section.number("ptcr")
-    if ptcr & PATS > LARGEST_TABLE_FIELD:
-        problem = f"size field {ptcr & PATS} of {ptcr:#x} is over {LARGEST_TABLE_FIELD}"
-        raise InputError(image.path, f"{level}.ptcr", problem, "give the register as the machine held it")
-    return ptcr
 
 
 def _l2_slots(image: NestImage) -> Slots:
@@ -105,56 +67,42 @@ def _mapped_slots(leaves: list[Mapping]) -> Slots:
     return slots
 
 
-class RadixNest:
-    """L0, L1 and L2 of one image; where the image has no L0, L1 is all there is."""
+class _Levels:
+    """What runs in the place of what an image was taken of, from an empty shadow."""
 
-    def __init__(self, image: NestImage, quirks: Quirk = Quirk.LINUX_6_1) -> None:
+    def __init__(self, image: NestImage, memory: PhysicalMemory, tables: NestTables, quirks: Quirk) -> None:
         self.image = image
-        self.quirks = quirks
-        self.faults: Counter[str] = Counter()
-        self.memory = image.memory()
-        self.l1_lpid = AssignedTag(image.l2.number("l1_lpid", limit=LPIDR_LIMIT))
-        self.l1_ptcr = _ptcr(image, "l1", image.l1)
+        self.memory = memory
         self.nested: KvmNestedGuest | None = None
         self.guest: KvmGuest | None = None
-        self._kernel: list[Mapping] = []
+        self.kernel: list[Mapping] = []
+        l1_lpid = AssignedTag(image.l2.number("l1_lpid", limit=LPIDR_LIMIT))
+        l1_ptcr = image_ptcr(image, "l1", image.l1)
         l2_slots = _l2_slots(image)
-        if image.l0 is None:
-            root, _ = image_root(image, self.memory, self.l1_ptcr, self.l1_lpid, "l1.ptcr, l2.l1_lpid")
-            self.l1_table = RadixTable(RadixWalker(POWER9, self.memory, "L1's table for L2"), root)
-            host = KvmHv(self.memory, PageAllocator(self.memory, 0, 0), ptcr=self.l1_ptcr, quirks=quirks)
-            l2 = host.create_guest(HardwareTag(self.l1_lpid), l2_slots, None, root)
-            registers = Registers(ptcr=self.l1_ptcr, lpidr=self.l1_lpid)
+        if image.l0 is None or tables.outer is None or tables.shadow is None:
+            host = KvmHv(memory, PageAllocator(memory, 0, 0), ptcr=l1_ptcr, quirks=quirks)
+            l2 = host.create_guest(HardwareTag(l1_lpid), l2_slots, None, tables.inner.root)
+            registers = Registers(ptcr=l1_ptcr, lpidr=l1_lpid)
         else:
-            guest, nested = self._build(image, image.l0)
-            self.guest, self.nested = guest, nested
-            l2 = KvmGuest(nested.tag, nested.tree, self.memory, l2_slots, None, guest.base_shift)
-            registers = Registers(ptcr=_ptcr(image, "l0", image.l0), lpidr=nested.tag)
+            ptcr, page_shift = image_ptcr(image, "l0", image.l0), image.l0.number("page_shift")
+            if page_shift not in {12, 16}:
+                raise InputError(image.path, "l0.page_shift", f"is {page_shift}", "a POWER kernel has 12 or 16")
+            self.kernel = self._leaves(tables.shadow, "l2.shadow_lpid")
+            l1_slots = _mapped_slots(self._leaves(tables.outer, "l1.lpid"))
+            free = (max(memory.frame_numbers(), default=0) + 1) * FRAME_BYTES
+            pages = PageAllocator(memory, free, 1 << INPUT_BITS)
+            host = KvmHv(memory, pages, page_shift=page_shift, ptcr=ptcr, quirks=quirks)
+            lpid = HardwareTag(image.l1.number("lpid", limit=LPIDR_LIMIT))
+            self.guest = guest = host.create_guest(lpid, l1_slots, None, tables.outer.root)
+            guest.ptcr = l1_ptcr
+            shadow_lpid = HardwareTag(image.l2.number("shadow_lpid", limit=LPIDR_LIMIT))
+            self.nested = nested = host.add_nested(guest, l1_lpid, shadow_lpid)
+            host.update_ptbl_cache(guest, nested)
+            self.handler = host.nested_faults(guest)
+            l2 = KvmGuest(nested.tag, nested.tree, memory, l2_slots, None, guest.base_shift)
+            registers = Registers(ptcr=ptcr, lpidr=nested.tag)
         self.l1_handler = KvmHostFaults(l2)
-        self.cpu = Power9Radix(registers, self.memory)
-
-    def _build(self, image: NestImage, l0: Section) -> tuple[KvmGuest, KvmNestedGuest]:
-        """Take L0's table for L1 as it is, and begin an empty shadow in the kernel's place."""
-        ptcr, page_shift = _ptcr(image, "l0", l0), l0.number("page_shift")
-        if page_shift not in {12, 16}:
-            raise InputError(image.path, "l0.page_shift", f"is {page_shift}", "a POWER kernel has 12 or 16")
-        lpid = HardwareTag(image.l1.number("lpid", limit=LPIDR_LIMIT))
-        shadow_lpid = HardwareTag(image.l2.number("shadow_lpid", limit=LPIDR_LIMIT))
-        root, _ = image_root(image, self.memory, ptcr, lpid, "l0.ptcr, l1.lpid")
-        shadow_root, _ = image_root(image, self.memory, ptcr, shadow_lpid, "l0.ptcr, l2.shadow_lpid")
-        self.shadow_table = RadixTable(RadixWalker(POWER9, self.memory, "L0's shadow for L2"), shadow_root)
-        self._kernel = self._leaves(self.shadow_table, "l2.shadow_lpid")
-        free = (max(self.memory.frame_numbers(), default=0) + 1) * FRAME_BYTES
-        pages = PageAllocator(self.memory, free, 1 << INPUT_BITS)
-        host = KvmHv(self.memory, pages, page_shift=page_shift, ptcr=ptcr, quirks=self.quirks)
-        l0_table = RadixTable(RadixWalker(POWER9, self.memory, "L0's table for L1"), root)
-        guest = host.create_guest(lpid, _mapped_slots(self._leaves(l0_table, "l1.lpid")), None, root)
-        guest.ptcr = self.l1_ptcr
-        nested = host.add_nested(guest, self.l1_lpid, shadow_lpid)
-        image_root(image, guest.memory, self.l1_ptcr, self.l1_lpid, "l1.ptcr, l2.l1_lpid")
-        host.update_ptbl_cache(guest, nested)
-        self.handler = host.nested_faults(guest)
-        return guest, nested
+        self.cpu = Power9Radix(registers, memory)
 
     def _leaves(self, table: RadixTable, field: str) -> list[Mapping]:
         try:
@@ -164,21 +112,42 @@ class RadixNest:
                 self.image.path, field, f"{table.walker.stage} is broken: {error}", "take the image again"
             ) from None
 
+
+class RadixNest:
+    """L0, L1 and L2 of one image; where the image has no L0, L1 is all there is."""
+
+    def __init__(self, image: NestImage, quirks: Quirk = Quirk.LINUX_6_1) -> None:
+        self.image = image
+        self.quirks = quirks
+        self.faults: Counter[str] = Counter()
+        self.memory = image.memory()
+        self._tables = image_tables(image, self.memory)
+
+    def tables(self) -> NestTables:
+        """Return the tables in the image."""
+        return self._tables
+
+    @cached_property
+    def _levels(self) -> _Levels:
+        return _Levels(self.image, self.memory, self._tables, self.quirks)
+
     def kernel_shadow(self) -> list[Mapping]:
         """Return the leaves of the shadow table that the kernel left."""
-        return self._kernel
+        return self._levels.kernel
 
     def rebuilt_shadow(self) -> list[Mapping]:
         """Return the leaves of the shadow table that :meth:`run` built."""
-        return [] if self.nested is None else list(self.nested.shadow.table.leaves())
+        nested = self._levels.nested
+        return [] if nested is None else list(nested.shadow.table.leaves())
 
     def page_sizes(self, leaf: Mapping) -> str:
         """Return the sizes of the pages under a leaf of the shadow, L1's over L0's."""
-        if self.nested is None or self.nested.table is None or self.guest is None:
+        tables = self._tables
+        if tables.outer is None:
             return ""
         try:
-            inner = self.nested.table.lookup(leaf.page_start)
-            outer = self.guest.table.table.lookup(inner.output_address)
+            inner = tables.inner.lookup(leaf.page_start)
+            outer = tables.outer.lookup(inner.output_address)
         except Fault:
             return "not mapped below"
         return f"{size_text(inner.page_shift)} over {size_text(outer.page_shift)}"
@@ -220,9 +189,9 @@ class RadixNest:
         return Replayed(label, outcome, expected, computed)
 
     def _perform(self, access: Access, address: int, at: int, pid: int, msr: int) -> Reached | Interrupt | Outcome:
-        registers = self.cpu.registers
-        registers.pidr, registers.msr = pid, returned_to(msr)
-        loop = Attempt(lambda: self.cpu.execute(access, address, at), _hypervisor_exit, self._handle)
+        cpu = self._levels.cpu
+        cpu.registers.pidr, cpu.registers.msr = pid, returned_to(msr)
+        loop = Attempt(lambda: cpu.execute(access, address, at), _hypervisor_exit, self._handle)
         result, outcome = loop.run()
         for exit_, _ in loop.faults:
             self.faults[_fault_name(exit_)] += 1
@@ -232,32 +201,28 @@ class RadixNest:
 
     def _handle(self, exit_: Exit) -> Outcome:
         """Handle an exit as L0; where it reflects, as L1, whose own host L0 is."""
-        if self.nested is not None:
-            outcome = finish(self.handler.handle(self.nested, exit_))
+        levels = self._levels
+        if levels.nested is not None:
+            outcome = finish(levels.handler.handle(levels.nested, exit_))
             if outcome.verdict is not Verdict.REFLECT:
                 return outcome
             self.faults["reflected to L1"] += 1
             exit_.record = reflect(outcome, exit_.record, self.quirks)
             exit_.fault = decode(exit_.record).fault
-        return finish(self.l1_handler.handle(exit_))
+        return finish(levels.l1_handler.handle(exit_))
 
     def explain(self, space: str, address: int) -> list[Explained]:
         """Return how ``address`` translates, table by table, down to the machine's memory."""
-        if self.image.l0 is None or self.nested is None or self.guest is None:
+        tables = self._tables
+        if tables.outer is None or tables.shadow is None:
             if space != "l2":
                 problem = "is null: there is neither a table for L1 nor a shadow"
                 raise InputError(self.image.path, "l0", problem, "ask for --space l2")
-            return [explain_table(self.l1_table, address)[0]]
-        if space == "shadow":
-            return [explain_table(self.shadow_table, address)[0]]
-        l0_table = RadixTable(RadixWalker(POWER9, self.memory, "L0's table for L1"), self.guest.table.table.root)
-        if space == "l1":
-            return [explain_table(l0_table, address)[0]]
-        l1_memory = TranslatedMemory(self.memory, l0_table, "L1 real")
-        root = Root(*radix_root(self.nested.gr_to_hr))
-        l1_table = RadixTable(RadixWalker(POWER9, l1_memory, "L1's table for L2"), root)
-        first, mapping = explain_table(l1_table, address, l0_table)
-        return [first] if mapping is None else [first, explain_table(l0_table, mapping.output_address)[0]]
+            return [explain_table(tables.inner, address)[0]]
+        if space != "l2":
+            return [explain_table(tables.shadow if space == "shadow" else tables.outer, address)[0]]
+        first, mapping = explain_table(tables.inner, address, tables.outer)
+        return [first] if mapping is None else [first, explain_table(tables.outer, mapping.output_address)[0]]
 
 
 def explain_table(table: RadixTable, address: int, *below: RadixTable) -> tuple[Explained, Mapping | None]:
