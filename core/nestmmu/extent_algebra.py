@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from nestmmu.errors import InputError
+from nestmmu.errors import InputError, TooLargeError
 from nestmmu.extents import Extents
 
 if TYPE_CHECKING:
@@ -18,6 +18,12 @@ _SPARE = 1 << 12
 _WIDEST, _CLUSTERS, _FAR = 8, 32, 64
 """How many buckets for each extent a plain array may have that leads to extents by address; how many clusters there may
 be, and how many buckets apart they are."""
+_CACHED = 1 << 15
+"""So few extents are in the processor's caches that to search them needs no order."""
+
+
+_MOST_PIECES, _SPARE_PIECES = 16, 1 << 20
+"""How many pieces there may be for each range and each extent, and beside that."""
 
 
 @attrs.frozen(eq=False)
@@ -34,13 +40,22 @@ class Overlaps:
     """Bytes."""
 
 
-class _Places:
+class Places:
     """Finds extents by address: by a plain array of buckets where extents lie in few clusters, else by search."""
 
     def __init__(self, extents: Extents) -> None:
+        self.start = extents.start
         self.last = last = extents.last
+        self.dense = False
+        if not len(extents):
+            return
         # No extent is shorter than a bucket: none holds the ends of two.
         self.shift = np.uint64(int(extents.length.min()).bit_length() - 1)
+        self.before: NDArray[np.int32] | None = None
+        self.low, self.cluster_last, self.base = last[:1] >> self.shift, last[-1:], np.zeros(1, np.uint64)
+        if int(last[-1] >> self.shift) - int(self.low[0]) + 1 == len(last):
+            self.dense = True  # one extent ends in each bucket
+            return
         edges = np.flatnonzero(extents.start[1:] - last[:-1] > np.uint64(_FAR) << self.shift)
         firsts, ends = np.concatenate(([0], edges + 1)), np.concatenate((edges, [len(last) - 1]))
         self.low, self.cluster_last = last[firsts] >> self.shift, last[ends]
@@ -55,8 +70,10 @@ class _Places:
         self.before = np.cumsum(counts, dtype=np.int32) - counts
 
     def first_reaching(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return for each address the first extent that ends at or after it."""
+        """Return for each address the first extent that ends at or after it; how many there are where none does."""
         if not self.dense:
+            if len(self.last) < _CACHED:
+                return np.searchsorted(self.last, addresses, "left")
             order = np.argsort(addresses)
             sought = np.empty(len(addresses), np.int64)
             sought[order] = np.searchsorted(self.last, addresses[order], "left")
@@ -66,19 +83,32 @@ class _Places:
         else:
             cluster = np.minimum(np.searchsorted(self.cluster_last, addresses), len(self.low) - 1)
             low, base, top = self.low[cluster], self.base[cluster], self.cluster_last[cluster]
-        buckets = np.maximum(np.minimum(addresses, top) >> self.shift, low) - low + base
-        found: NDArray[np.int64] = self.before[buckets.view(np.int64)].astype(np.int64)
+        buckets = (np.maximum(np.minimum(addresses, top) >> self.shift, low) - low + base).view(np.int64)
+        found: NDArray[np.int64] = buckets if self.before is None else self.before[buckets].astype(np.int64)
         found += self.last[found] < addresses
         return found
 
+    def first_meeting(
+        self, starts: NDArray[np.uint64], lasts: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Return for each range the first extent that it meets, -1 for none, and the first address where it does."""
+        if not len(self.last):
+            return np.full(len(starts), -1, np.int64), starts
+        found = self.first_reaching(starts)
+        near = self.start[np.minimum(found, len(self.last) - 1)]
+        return np.where((found < len(self.last)) & (near <= lasts), found, -1), np.maximum(near, starts)
+
 
 def overlaps(starts: NDArray[np.uint64], lasts: NDArray[np.uint64], extents: Extents) -> Overlaps:
-    """Return every piece in which one of the ranges, in any order, meets one of the extents."""
+    """Return every piece in which one of the ranges, in any order, meets one of the extents.
+
+    :raises TooLargeError: if there are many times more pieces than ranges and extents: the ranges overlap.
+    """
     if not len(starts) or not len(extents):
         none = np.zeros(0, np.int64)
         return Overlaps(none, none, np.zeros(0, np.uint64), np.zeros(0, np.uint64))
     extent_last = extents.last
-    places = _Places(extents)
+    places = Places(extents)
     first = places.first_reaching(starts)
     beyond = np.minimum(first, len(extents) - 1)
     single = lasts <= extent_last[beyond]
@@ -92,6 +122,10 @@ def overlaps(starts: NDArray[np.uint64], lasts: NDArray[np.uint64], extents: Ext
     if (counts == 1).all():
         left, right = np.arange(len(starts)), first
     else:
+        total, most = int(counts.sum(dtype=np.float64)), _MOST_PIECES * (len(starts) + len(extents)) + _SPARE_PIECES
+        if total > most:
+            message = f"{len(starts)} ranges meet {len(extents)} extents in {total} pieces: they overlap one another"
+            raise TooLargeError(message)
         left = np.repeat(np.arange(len(starts)), counts)
         right = np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts) + first[left]
     start = np.maximum(starts[left], extents.start[right])
@@ -181,6 +215,22 @@ def coalesce(extents: Extents) -> Extents:
     result = extents.take(firsts)
     lengths = np.add.reduceat(extents.length, firsts)
     return attrs.evolve(result, length=lengths) if lengths.all() else extents  # 2^64 bytes have no length
+
+
+def union(starts: NDArray[np.uint64], lasts: NDArray[np.uint64]) -> Extents:
+    """Return all addresses in ranges that may overlap, as extents that lead to themselves, as few as can be.
+
+    :param starts: first addresses, in bytes, in any order, shape (n,).
+    :param lasts: last addresses.
+    """
+    order = np.argsort(starts, kind="stable")
+    starts, reach = starts[order], np.maximum.accumulate(lasts[order])
+    begins = np.ones(len(starts), np.bool_)
+    begins[1:] = (starts[1:] > reach[:-1]) & (starts[1:] - reach[:-1] > _ONE)
+    first = np.flatnonzero(begins)
+    starts, lasts = starts[first], reach[np.append(first[1:], len(starts))[: len(first)] - 1]
+    none = np.zeros(len(first), np.uint8)
+    return Extents(starts, lasts - starts + _ONE, starts, none, none.astype(np.uint16), none)
 
 
 @attrs.frozen(eq=False)

@@ -52,31 +52,36 @@ class _Tables:
 
 
 class _Leaves:
-    """Leaves, gathered: one array for each column, of which a part is filled."""
+    """Leaves, gathered: one array for each column, of which a part is filled.
 
-    def __init__(self, capacity: int) -> None:
-        kinds = (*[np.uint64] * 5, np.uint16, np.uint8, np.uint8)
-        start, length, target, entries, places, flags, permissions, shifts = together(capacity, kinds)
-        self._columns = [start, length, target, permissions, flags, shifts, entries, places]
+    :param words: whether entries and their addresses are wanted; else their columns stay empty.
+    """
+
+    def __init__(self, capacity: int, *, words: bool) -> None:
+        kinds = (*[np.uint64] * (5 if words else 3), np.uint16, np.uint8, np.uint8)
+        start, length, target, *rest, flags, permissions, shifts = together(capacity, kinds)
+        self._columns = [start, length, target, permissions, flags, shifts, *rest]
+        self._unwanted = [] if words else [np.zeros(0, np.uint64)] * 2
         self.count = 0
 
     def add(self, starts: NDArray[np.uint64], *rest: Any) -> None:  # noqa: ANN401  (arrays, and numbers for all)
         """Add a part of each column, in the order of Extents, then entries and their addresses."""
         end = self.count + len(starts)
-        for values, part in zip(self._columns, (starts, *rest), strict=True):
+        for values, part in zip(self._columns, (starts, *rest), strict=False):
             values[self.count : end] = part
         self.count = end
 
     def filled(self) -> list[NDArray[np.uint64]]:
         """Return what is filled."""
-        return [values[: self.count] for values in self._columns]
+        return [values[: self.count] for values in self._columns] + self._unwanted
 
 
 class _Extractor:
-    def __init__(self, table: RadixTable, start: int, end: int) -> None:
+    def __init__(self, table: RadixTable, start: int, end: int, *, words: bool) -> None:
         memory = table.walker.memory
         batch = self.batch = Batch(StageNames())
         self.table = table
+        self.words = words
         self.start, self.end = np.uint64(start), np.uint64(end - 1)
         self.clipped = start > 0 or end < 1 << table.format.input_bits
         self.memory = TableMemory(WordPool(memory.physical, table.format), batch.table_memory(table).stage)
@@ -100,7 +105,7 @@ class _Extractor:
             if self.budget < 0:
                 message = f"the table at {root.base:#x} reaches more tables than memory holds: it loops or shares"
                 raise TooLargeError(message)
-            leaves, below = _Leaves(int((_ONE << tables.bits).sum())), []
+            leaves, below = _Leaves(int((_ONE << tables.bits).sum()), words=self.words), []
             for part in self._parts(tables):
                 below.append(self._part(part, depth, leaves))
                 self.batch.trim()
@@ -181,12 +186,15 @@ class _Extractor:
 
     def result(self) -> Extraction:
         """Return what the whole table maps."""
-        levels = [leaves.filled() for leaves in self.levels() if leaves.count] or [_Leaves(0).filled()]
+        levels = [leaves.filled() for leaves in self.levels() if leaves.count] or [_Leaves(0, words=False).filled()]
         columns = levels[0]
         if len(levels) > 1:
             columns = [np.concatenate(parts) for parts in zip(*levels, strict=True)]
             order = np.argsort(columns[0], kind="stable")
-            columns = [values[order] for values in columns]
+            columns = [
+                *(values[order] for values in columns[:6]),
+                *(values[order[: len(values)]] for values in columns[6:]),
+            ]
         extents = Extents(columns[0], columns[1], columns[2], *columns[3:6])  # type: ignore[arg-type]
         depths = [np.full(len(tables.bases), depth, np.uint8) for depth, tables in self.reached]
         every = _Tables(*(np.concatenate(parts) for parts in zip(*map(_fields, self.reached), strict=True)))
@@ -211,12 +219,13 @@ def _fields(reached: tuple[int, _Tables]) -> tuple[NDArray[np.uint64], ...]:
     return tables.bases, tables.bits, tables.firsts, tables.shifts
 
 
-def extract(table: RadixTable, start: int = 0, end: int | None = None) -> Extraction:
+def extract(table: RadixTable, start: int = 0, end: int | None = None, *, words: bool = True) -> Extraction:
     """Return every leaf that maps anything in [``start``, ``end``), and what is broken there; nothing is updated.
 
     Frames that are not kept read as zero: nothing is mapped there. Memory is bounded by that of the frames.
 
     :param end: in bytes, as ``start``; None: the end of what the format translates.
+    :param words: whether entries and their addresses are wanted; else these two arrays are left empty.
     :raises Fault: MALFORMED, if the root itself is.
     :raises TooLargeError: if more tables are reached than memory holds (loops, shared tables).
     :raises ~nestmmu.errors.NestmmuError: for a walker that is not the plain engine's.
@@ -226,7 +235,7 @@ def extract(table: RadixTable, start: int = 0, end: int | None = None) -> Extrac
         message = f"{own} reads its table in a way of its own; take the leaves one by one"
         raise NestmmuError(message)
     limit = 1 << table.format.input_bits
-    extractor = _Extractor(table, start, limit if end is None else min(end, limit))
+    extractor = _Extractor(table, start, limit if end is None else min(end, limit), words=words)
     found = extractor.result()
     extractor.memory.pool.close()
     return found

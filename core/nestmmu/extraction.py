@@ -47,8 +47,8 @@ class Extraction:
 
     extents: Extents
     entries: NDArray[np.uint64]
-    """The leaves' raw values, by extent."""
+    """The leaves' raw values, by extent; empty where they were not asked for."""
     entry_addresses: NDArray[np.uint64]
-    """Where they lie, in the memory that holds the table, in bytes."""
+    """Where they lie, in the memory that holds the table, in bytes; empty likewise."""
     broken: Broken
     tables: TablePages
