@@ -121,8 +121,8 @@ class Judge:
         under = self.under(shadow)
         verdicts = np.full(len(shadow), Verdict.STALE, np.uint8)
         lost = np.flatnonzero((under.inner >= 0) & (under.outer < 0))
-        ends = self._by_outer.last[-1] if len(self.outer) else np.uint64(0)
-        verdicts[lost[under.middle[lost] > ends]] = Verdict.OUTSIDE
+        beyond = under.middle[lost] > self._by_outer.last[-1] if len(self.outer) else np.ones(len(lost), np.bool_)
+        verdicts[lost[beyond]] = Verdict.OUTSIDE
         some = _chosen(under.outer >= 0)
         verdicts[some] = self._mapped(shadow.take(some), under.inner[some], under.outer[some], under.target[some])
         return verdicts

@@ -13,10 +13,12 @@ import numpy as np
 
 from nestmmu.errors import InputError
 from nestmmu.extents import COLUMNS, Extents
+from nestmmu.files import output_file
 from nestmmu.images.arrays import ARRAY_LIMIT_BYTES, read_arrays
 from nestmmu.images.documents import open_regular, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -33,19 +35,25 @@ def save_extents(path: Path, extents: Extents) -> None:
 
     :raises InputError: for another name, where the file cannot be written, and for Parquet without pyarrow.
     """
-    suffix = _suffix(path)
-    try:
-        if suffix == ".npz":
-            columns: dict[str, Any] = dict(_items(extents))
-            columns["flags"] = columns["flags"].astype(np.uint64)
-            with path.open("wb") as file:
-                np.savez_compressed(file, format=_MARK, **columns)
-            return
-        arrow, parquet = _pyarrow(path)
-        parquet.write_table(arrow.table(dict(_items(extents)), metadata={"format": FORMAT}), path)
-    except OSError as error:
-        problem = (error.strerror or "cannot be written").lower()
-        raise InputError(path, "", problem, "name a file in a folder that you may write to") from None
+    save_columns(path, FORMAT, extents.columns())
+
+
+def save_columns(path: Path, kind: str, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Write columns of numbers to a file, all of it or nothing.
+
+    :param kind: what the file calls its own format.
+    :param columns: by name, shape (n,) each; in an ``.npz`` what is wider than a byte becomes uint64.
+    :raises InputError: as :func:`save_extents` does.
+    """
+    if _suffix(path) == ".npz":
+        wide = {name: values if values.itemsize == 1 else values.astype(np.uint64) for name, values in columns.items()}
+        with output_file(path) as file:
+            np.savez_compressed(file, format=np.frombuffer(kind.encode(), np.uint8), **wide)  # type: ignore[arg-type]
+        return
+    arrow, parquet = _pyarrow(path)
+    whole = {name: np.ascontiguousarray(values) for name, values in columns.items()}
+    with output_file(path) as file:
+        parquet.write_table(arrow.table(whole, metadata={"format": kind}), file)
 
 
 def load_extents(path: Path) -> Extents:
@@ -59,10 +67,6 @@ def load_extents(path: Path) -> Extents:
         if name not in columns:
             raise InputError(path, name, "is missing", _REMEDY)
     return Extents.make(**{name: columns[name] for name in COLUMNS}, where=path)
-
-
-def _items(extents: Extents) -> list[tuple[str, NDArray[Any]]]:
-    return [(name, np.ascontiguousarray(values)) for name, values in extents.columns().items()]
 
 
 def _suffix(path: Path) -> str:

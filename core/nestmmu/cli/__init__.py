@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from nestmmu import __version__
-from nestmmu.cli import conformance, demo, new_plugin, plugins, quirks, replay, run, walk
+from nestmmu.cli import (
+    audit,
+    conformance,
+    demo,
+    diff,
+    extents,
+    new_plugin,
+    plugins,
+    quirks,
+    replay,
+    run,
+    translate,
+    walk,
+)
 from nestmmu.cli.errors import debugging
 
 app = typer.Typer(
@@ -42,7 +55,7 @@ def _options(
     debugging.enabled = debug
 
 
-for _command in (run, demo, replay, walk, conformance, new_plugin, plugins, quirks):
+for _command in (run, demo, replay, walk, audit, extents, translate, diff, conformance, new_plugin, plugins, quirks):
     _command.add_to(app)
 
 

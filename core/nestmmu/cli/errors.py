@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from nestmmu.errors import InputError, NestmmuError
+from nestmmu.errors import NestmmuError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,10 +63,6 @@ def address_argument(text: str) -> int:
 
     :raises InputError: if it is no number of 64 bits.
     """
-    try:
-        value = int(text, 0)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 1 << 64:
-        raise InputError("ADDRESS", "", f"{text!r} is no address of 64 bits", "write it as 0x1000 or 4096")
-    return value
+    from nestmmu.address_files import number  # noqa: PLC0415  (lazy: see the package)
+
+    return number(text, "ADDRESS", "")

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
-import tempfile
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from nestmmu.errors import InputError
+from nestmmu.files import output_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rich.console import Console
+
+__all__ = ["console", "followed", "output_file", "print_json", "progress_bar"]
 
 T = TypeVar("T")
 _WIDTH_OF_FILES = 160
@@ -36,27 +35,17 @@ def console() -> Console:
 
 
 @contextlib.contextmanager
-def output_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears under its name only when all of it is written.
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Give what follows (done, total) with a bar on stderr; None where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415  (slow to import)
+    from rich.progress import Progress  # noqa: PLC0415
 
-    :raises InputError: if it cannot be written.
-    """
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(path, "--output", str(error.strerror), "name a file in a folder that you may write") from None
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise InputError(path, "--output", str(error.strerror), "name a file that can be written") from None
-        raise
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def followed(items: Iterable[T], total: int, what: str) -> Iterator[T]:

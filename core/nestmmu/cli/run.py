@@ -98,10 +98,10 @@ def write_shadow(result: RunResult, path: Path) -> None:
     """Write the rebuilt shadow: uint64 ``l2_real``, ``l0_real``, ``entry`` and uint8 ``page_shift``, by ``l2_real``."""
     import numpy as np  # noqa: PLC0415  (lazy: see the package)
 
-    from nestmmu.cli.output import output_file  # noqa: PLC0415
+    from nestmmu.files import output_file  # noqa: PLC0415
 
     leaves = result.nest.rebuilt_shadow()
-    with output_file(path) as stream:
+    with output_file(path, "--output") as stream:
         np.savez_compressed(
             stream,
             l2_real=np.array([leaf.page_start for leaf in leaves], np.uint64),

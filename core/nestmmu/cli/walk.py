@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nestmmu.cli.errors import DebugOption, JsonOption, address_argument, guarded
+from nestmmu.cli.spaces import Space
 
 if TYPE_CHECKING:
     from nestmmu.nests import Explained
     from nestmmu.radix import Step
-
-
-class Space(enum.StrEnum):
-    """Whose addresses are walked."""
-
-    L1 = "l1"
-    L2 = "l2"
-    SHADOW = "shadow"
 
 
 def nested_steps(steps: list[Step]) -> list[tuple[Step, list[Any]]]:

@@ -1,0 +1,111 @@
+"""``nestmmu diff``: two address spaces, compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import attrs
+import typer
+
+from nestmmu.cli.errors import EXIT_DIFFERENT, DebugOption, JsonOption, guarded
+from nestmmu.cli.extents import read_space
+from nestmmu.cli.spaces import EXTENT_FILES, Space, extent_json
+
+if TYPE_CHECKING:
+    from nestmmu.extents import Extents
+
+_SHOWN = 5
+"""How many ranges of each kind a person is shown."""
+
+
+@attrs.frozen
+class SpaceDifference:
+    """How two spaces differ; ranges are joined where they go on alike."""
+
+    space: str
+    only_a: Extents
+    only_b: Extents
+    changed: tuple[Extents, Extents]
+    """What both map, and not alike: piece by piece, of the one and of the other."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether they are one."""
+        return not (len(self.only_a) or len(self.only_b) or len(self.changed[0]))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as ``--json`` prints it."""
+        pairs = zip(*(extent_json(one) for one in self.changed), strict=True)
+        return {
+            "space": self.space,
+            "equal": self.equal,
+            "only_a": list(extent_json(self.only_a)),
+            "only_b": list(extent_json(self.only_b)),
+            "changed": [{"a": one, "b": other} for one, other in pairs],
+        }
+
+
+def compare(name: str, one: Extents, other: Extents) -> SpaceDifference:
+    """Compare two spaces."""
+    from nestmmu.extent_algebra import coalesce, difference, differing  # noqa: PLC0415  (lazy: see the package)
+
+    one, other = coalesce(one), coalesce(other)
+    return SpaceDifference(
+        name, coalesce(difference(one, other)), coalesce(difference(other, one)), differing(one, other)
+    )
+
+
+def _spaces(one: Path, other: Path) -> list[Space]:
+    """Return the spaces that both of two images have; for files of extents, what they are compared with in an image."""
+    if one.suffix in EXTENT_FILES or other.suffix in EXTENT_FILES:
+        return [Space.L2]
+    from nestmmu.images import read_nest_image  # noqa: PLC0415  (lazy: see the package)
+    from nestmmu.plugins import Plugins  # noqa: PLC0415
+
+    plugins = Plugins()
+    tables = [plugins.nest(read_nest_image(path)).tables() for path in (one, other)]
+    return [space for space in Space if all(each.named(space.value) is not None for each in tables)]
+
+
+@guarded
+def diff(
+    a: Annotated[Path, typer.Argument(help="An image, or extents in a file (.npz, .parquet).")],
+    b: Annotated[Path, typer.Argument(help="Another.")],
+    space: Annotated[
+        Space | None, typer.Option("--space", help="Of images: only this one; without, each that both have.")
+    ] = None,
+    *,
+    json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001  (guarded looks at it)
+) -> None:
+    """Compare the address spaces of two images, or two files of extents, or one of each.
+
+    What both map is the same only if it leads to one place, with the same permissions, flags and page size.
+
+    Example: nestmmu diff before.json after.json --space shadow
+    """
+    found = []
+    for one in [space] if space is not None else _spaces(a, b):
+        name = "extents" if {a.suffix, b.suffix} <= EXTENT_FILES else one.value
+        found.append(compare(name, read_space(a, one)[0], read_space(b, one)[0]))
+    equal = all(each.equal for each in found)
+    if json:
+        from nestmmu.cli.output import print_json  # noqa: PLC0415  (lazy: see the package)
+
+        print_json({"a": str(a), "b": str(b), "equal": equal, "spaces": [each.as_json() for each in found]})
+    else:
+        from nestmmu.report.spaces import show_difference  # noqa: PLC0415  (lazy: see the package)
+
+        for each in found:
+            show_difference(each, _SHOWN)
+    if not equal:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        short_help="Compare two address spaces.",
+        epilog="Exit status 1 where they differ.",
+    )(diff)
