@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 
+from nestmmu.access import ALL_PERMISSIONS
 from nestmmu.extent_algebra import Places, union
-from nestmmu.extents import DIRTY, Extents
+from nestmmu.extents import ACCESSED, ATTRIBUTE_SHIFT, DIRTY, Extents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ONE = np.uint64(1)
+_MARKED = np.uint16(ACCESSED | DIRTY)
+_MARKS, _WORD_SHIFT = ATTRIBUTE_SHIFT, ATTRIBUTE_SHIFT + 3
 _AT_ONCE = 1 << 17
 """Entries that are judged together: few enough for the caches."""
 
@@ -85,6 +88,7 @@ class Judge:
         self.outer = outer
         self._by_inner = Places(inner)
         self._by_outer = Places(outer)
+        self._outer_words = _words(outer)
 
     def judge(self, shadow: Extents, progress: Callable[[int, int], None] | None = None) -> NDArray[np.uint8]:
         """Return a :class:`Verdict` for each entry of a shadow, shape (n,).
@@ -109,8 +113,9 @@ class Judge:
         outer = np.full(len(shadow), -1, np.intp)
         some = _chosen(inner >= 0)
         found, starts = inner[some], starts[some]
-        sizes = np.minimum(shadow.last[some], self._by_inner.last[found]) - starts
-        here = self.inner.target[found] + (starts - self.inner.start[found])
+        offsets = starts - self.inner.start[found]
+        sizes = np.minimum(shadow.last[some] - starts, self.inner.length[found] - _ONE - offsets)
+        here = self.inner.target[found] + offsets
         outer[some], middle[some] = self._by_outer.first_meeting(here, here + sizes)
         more = _chosen(outer >= 0)
         found = outer[more]
@@ -121,7 +126,9 @@ class Judge:
         under = self.under(shadow)
         verdicts = np.full(len(shadow), Verdict.STALE, np.uint8)
         lost = np.flatnonzero((under.inner >= 0) & (under.outer < 0))
-        beyond = under.middle[lost] > self._by_outer.last[-1] if len(self.outer) else np.ones(len(lost), np.bool_)
+        beyond = np.ones(len(lost), np.bool_)
+        if len(self.outer):
+            beyond = under.middle[lost] > self.outer.start[-1] + (self.outer.length[-1] - _ONE)
         verdicts[lost[beyond]] = Verdict.OUTSIDE
         some = _chosen(under.outer >= 0)
         verdicts[some] = self._mapped(shadow.take(some), under.inner[some], under.outer[some], under.target[some])
@@ -131,16 +138,19 @@ class Judge:
         self, shadow: Extents, inner: NDArray[np.intp], outer: NDArray[np.intp], target: NDArray[np.uint64]
     ) -> NDArray[np.uint8]:
         """Judge entries that something is mapped under."""
-        below = self.inner.permissions[inner] & self.outer.permissions[outer]
-        dirty = self.inner.flags[inner] & self.outer.flags[outer] & np.uint16(DIRTY)
-        large = shadow.page_shift > np.minimum(self.inner.page_shift[inner], self.outer.page_shift[outer])
-        verdicts = np.where(shadow.flags & np.uint16(DIRTY) & ~dirty, np.uint8(Verdict.DIRTY_UNSEEN), np.uint8(0))
-        verdicts[shadow.permissions & ~below != 0] = Verdict.TOO_PERMISSIVE
+        below, own = self._outer_words[outer], _words(shadow)
+        size = np.minimum(self.inner.page_shift[inner], below >> np.uint16(_WORD_SHIFT))
+        below &= (
+            self.inner.permissions[inner].astype(np.uint16) << np.uint16(_MARKS) | self.inner.flags[inner] & _MARKED
+        )
+        extra = own & ~below
+        verdicts = np.where(extra & np.uint16(DIRTY), np.uint8(Verdict.DIRTY_UNSEEN), np.uint8(0))
+        verdicts[extra >> np.uint16(_MARKS) & np.uint16(ALL_PERMISSIONS) != 0] = Verdict.TOO_PERMISSIVE
         wrong = np.flatnonzero(shadow.target != target)
         if len(wrong):
             beyond = ~self._inside(shadow.target[wrong], shadow.length[wrong])
             verdicts[wrong] = np.where(beyond, Verdict.OUTSIDE, Verdict.WRONG_TARGET)
-        verdicts[large] = Verdict.TOO_LARGE
+        verdicts[shadow.page_shift > size] = Verdict.TOO_LARGE
         return verdicts
 
     @cached_property
@@ -158,3 +168,11 @@ class Judge:
 def _chosen(mask: NDArray[np.bool_]) -> NDArray[np.intp] | slice:
     """Return what takes those for which a mask is true; all of them without a copy."""
     return slice(None) if mask.all() else np.flatnonzero(mask)
+
+
+def _words(extents: Extents) -> NDArray[np.uint16]:
+    """Return page shift, permissions and marks of each in one word: one place to look them up."""
+    words = extents.page_shift.astype(np.uint16) << np.uint16(_WORD_SHIFT)
+    words |= extents.permissions.astype(np.uint16) << np.uint16(_MARKS)
+    words |= extents.flags & _MARKED
+    return words

@@ -44,18 +44,20 @@ class Places:
     """Finds extents by address: by a plain array of buckets where extents lie in few clusters, else by search."""
 
     def __init__(self, extents: Extents) -> None:
+        self.count = len(extents)
+        if not self.count:
+            return
         self.start = extents.start
-        self.last = last = extents.last
-        self.dense = False
-        if not len(extents):
-            return
+        self.low = self.start[:1]
         # No extent is shorter than a bucket: none holds the ends of two.
-        self.shift = np.uint64(int(extents.length.min()).bit_length() - 1)
-        self.before: NDArray[np.int32] | None = None
+        shortest = int(extents.length.min())
+        self.shift = np.uint64(shortest.bit_length() - 1)
+        end = int(self.start[-1]) + int(extents.length[-1])
+        self.tiled = end - int(self.start[0]) == self.count * shortest == self.count << int(self.shift)
+        if self.tiled:
+            return  # all are of one size, side by side
+        self.last = last = extents.last
         self.low, self.cluster_last, self.base = last[:1] >> self.shift, last[-1:], np.zeros(1, np.uint64)
-        if int(last[-1] >> self.shift) - int(self.low[0]) + 1 == len(last):
-            self.dense = True  # one extent ends in each bucket
-            return
         edges = np.flatnonzero(extents.start[1:] - last[:-1] > np.uint64(_FAR) << self.shift)
         firsts, ends = np.concatenate(([0], edges + 1)), np.concatenate((edges, [len(last) - 1]))
         self.low, self.cluster_last = last[firsts] >> self.shift, last[ends]
@@ -71,20 +73,26 @@ class Places:
 
     def first_reaching(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return for each address the first extent that ends at or after it; how many there are where none does."""
+        found: NDArray[np.int64]
+        if not self.count:
+            return np.zeros(len(addresses), np.int64)
+        if self.tiled:
+            found = (np.maximum(addresses, self.low) - self.low >> self.shift).view(np.int64)
+            return np.minimum(found, self.count, out=found)
         if not self.dense:
-            if len(self.last) < _CACHED:
+            if self.count < _CACHED:
                 return np.searchsorted(self.last, addresses, "left")
             order = np.argsort(addresses)
-            sought = np.empty(len(addresses), np.int64)
-            sought[order] = np.searchsorted(self.last, addresses[order], "left")
-            return sought
+            found = np.empty(len(addresses), np.int64)
+            found[order] = np.searchsorted(self.last, addresses[order], "left")
+            return found
         if len(self.low) == 1:
             low, base, top = self.low[0], self.base[0], self.cluster_last[0]
         else:
             cluster = np.minimum(np.searchsorted(self.cluster_last, addresses), len(self.low) - 1)
             low, base, top = self.low[cluster], self.base[cluster], self.cluster_last[cluster]
-        buckets = (np.maximum(np.minimum(addresses, top) >> self.shift, low) - low + base).view(np.int64)
-        found: NDArray[np.int64] = buckets if self.before is None else self.before[buckets].astype(np.int64)
+        buckets = np.maximum(np.minimum(addresses, top) >> self.shift, low) - low + base
+        found = self.before[buckets.view(np.int64)].astype(np.int64)
         found += self.last[found] < addresses
         return found
 
@@ -92,11 +100,14 @@ class Places:
         self, starts: NDArray[np.uint64], lasts: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Return for each range the first extent that it meets, -1 for none, and the first address where it does."""
-        if not len(self.last):
-            return np.full(len(starts), -1, np.int64), starts
         found = self.first_reaching(starts)
-        near = self.start[np.minimum(found, len(self.last) - 1)]
-        return np.where((found < len(self.last)) & (near <= lasts), found, -1), np.maximum(near, starts)
+        if not self.count:
+            return found - 1, starts
+        if self.tiled:
+            near = np.maximum(starts, self.low)
+        else:
+            near = np.maximum(self.start[np.minimum(found, self.count - 1)], starts)
+        return np.where((found < self.count) & (near <= lasts), found, -1), near
 
 
 def overlaps(starts: NDArray[np.uint64], lasts: NDArray[np.uint64], extents: Extents) -> Overlaps:

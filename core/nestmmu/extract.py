@@ -52,28 +52,45 @@ class _Tables:
 
 
 class _Leaves:
-    """Leaves, gathered: one array for each column, of which a part is filled.
+    """Leaves of one level, gathered: one array for each column, of which a part is filled.
 
     :param words: whether entries and their addresses are wanted; else their columns stay empty.
     """
 
     def __init__(self, capacity: int, *, words: bool) -> None:
-        kinds = (*[np.uint64] * (5 if words else 3), np.uint16, np.uint8, np.uint8)
-        start, length, target, *rest, flags, permissions, shifts = together(capacity, kinds)
-        self._columns = [start, length, target, permissions, flags, shifts, *rest]
+        kinds = (*[np.uint64] * (4 if words else 2), np.uint16, np.uint8)
+        start, target, *rest, flags, permissions = together(capacity, kinds)
+        self._columns = [start, target, permissions, flags, *rest]
         self._unwanted = [] if words else [np.zeros(0, np.uint64)] * 2
+        self.shift = 0
         self.count = 0
 
-    def add(self, starts: NDArray[np.uint64], *rest: Any) -> None:  # noqa: ANN401  (arrays, and numbers for all)
-        """Add a part of each column, in the order of Extents, then entries and their addresses."""
-        end = self.count + len(starts)
-        for values, part in zip(self._columns, (starts, *rest), strict=False):
+    def add(self, shift: int, *parts: NDArray[Any]) -> None:
+        """Add a part of each column: start, target, permissions, flags, and, where wanted, entries and their addresses.
+
+        :param shift: log2 of the bytes of each leaf.
+        """
+        self.shift = shift
+        end = self.count + len(parts[0])
+        for values, part in zip(self._columns, parts, strict=False):
             values[self.count : end] = part
         self.count = end
 
-    def filled(self) -> list[NDArray[np.uint64]]:
-        """Return what is filled."""
-        return [values[: self.count] for values in self._columns] + self._unwanted
+    def filled(self) -> list[NDArray[Any]]:
+        """Return what is filled, in the order of Extents, then entries and their addresses."""
+        start, target, permissions, flags, *rest = (values[: self.count] for values in self._columns)
+        # What all have alike takes no memory.
+        length = np.broadcast_to(_ONE << np.uint64(self.shift), self.count)
+        return [
+            start,
+            length,
+            target,
+            permissions,
+            flags,
+            np.broadcast_to(np.uint8(self.shift), self.count),
+            *rest,
+            *self._unwanted,
+        ]
 
 
 class _Extractor:
@@ -166,7 +183,7 @@ class _Extractor:
         if len(starts):
             targets = self.entries.outputs(entries) & ~low
             permissions, flags = self.entries.permissions(entries), self.entries.flags(entries)
-            leaves.add(starts, low + _ONE, targets, permissions, flags, shift, entries, places)
+            leaves.add(shift, starts, targets, permissions, flags, entries, places)
         return below
 
     def _others(
@@ -195,7 +212,7 @@ class _Extractor:
                 *(values[order] for values in columns[:6]),
                 *(values[order[: len(values)]] for values in columns[6:]),
             ]
-        extents = Extents(columns[0], columns[1], columns[2], *columns[3:6])  # type: ignore[arg-type]
+        extents = Extents(columns[0], columns[1], columns[2], *columns[3:6])
         depths = [np.full(len(tables.bases), depth, np.uint8) for depth, tables in self.reached]
         every = _Tables(*(np.concatenate(parts) for parts in zip(*map(_fields, self.reached), strict=True)))
         sizes = np.uint64(self.table.format.entry_bytes) << every.bits

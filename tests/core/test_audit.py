@@ -69,6 +69,17 @@ def test_one_entry(what: str) -> None:
     assert Judge(INNER, OUTER).judge(space(entry)).tolist() == [expected]
 
 
+def test_attributes_are_no_permissions() -> None:
+    every = 0xFFFC
+    inner, outer = space(page(0, 0, permissions=4, flags=every)), space(page(0, 0, permissions=4, flags=every))
+    for permissions, flags, verdict in (
+        (4, every, 0),
+        (6, 0, Verdict.TOO_PERMISSIVE),
+        (4, DIRTY, Verdict.DIRTY_UNSEEN),
+    ):
+        assert Judge(inner, outer).judge(space(page(0, 0, SHIFT, permissions, flags))).tolist() == [verdict]
+
+
 def test_all_at_once() -> None:
     rows = sorted({entry[0]: (entry, verdict) for entry, verdict in JUDGED.values() if entry[1] == 1 << SHIFT}.items())
     entries, verdicts = zip(*(row for _, row in rows), strict=True)
