@@ -140,9 +140,8 @@ class Judge:
         """Judge entries that something is mapped under."""
         below, own = self._outer_words[outer], _words(shadow)
         size = np.minimum(self.inner.page_shift[inner], below >> np.uint16(_WORD_SHIFT))
-        below &= (
-            self.inner.permissions[inner].astype(np.uint16) << np.uint16(_MARKS) | self.inner.flags[inner] & _MARKED
-        )
+        granted = self.inner.permissions[inner].astype(np.uint16) << np.uint16(_MARKS)
+        below &= granted | self.inner.flags[inner] & _MARKED
         extra = own & ~below
         verdicts = np.where(extra & np.uint16(DIRTY), np.uint8(Verdict.DIRTY_UNSEEN), np.uint8(0))
         verdicts[extra >> np.uint16(_MARKS) & np.uint16(ALL_PERMISSIONS) != 0] = Verdict.TOO_PERMISSIVE
