@@ -182,6 +182,36 @@ def test_bad_input_on_standard_input() -> None:
     assert "standard input" in refused("translate", IMAGE, "--input", "-", given=b"\xff\xfe")
 
 
+def test_a_cpu_by_its_registers() -> None:
+    """Under the shadow's LPID, a guest in real mode reaches what the shadow leads to, as the hardware did."""
+    image = read_nest_image(SMALL)
+    assert image.l0 is not None
+    registers = {"ptcr": image.l0.number("ptcr"), "lpidr": image.l2.number("shadow_lpid")}
+    options = [text for name, value in registers.items() for text in ("--register", f"{name}={value:#x}")]
+    addresses = ["0x0", "0x100000000", hex(3 << 40)]
+    by_cpu = as_json("translate", SMALL, "--arch", "ppc64_radix", *options, *addresses)
+    by_space = as_json("translate", SMALL, "--space", "shadow", *addresses)
+    assert by_cpu["arch"] == "ppc64_radix"
+    assert [one["output"] for one in by_cpu["translations"]] == [one["output"] for one in by_space["translations"]]
+    assert by_cpu["complete"] == by_space["complete"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--arch", "none"], "none"),
+        (["--arch", "ppc64_radix", "--register", "x=1"], "unknown register x"),
+        (["--arch", "ppc64_radix", "--register", "ptcr"], "'ptcr' is no NAME=VALUE"),
+        (["--arch", "ppc64_radix", "--register", "ptcr=-1"], "'-1' is no address of 64 bits"),
+        (["--arch", "ppc64_radix", "--register", "ptcr=1", "--register", "PTCR=1"], "given twice"),
+        (["--arch", "ppc64_radix", "--access", "lookup"], "name one"),
+        (["--register", "ptcr=1"], "--arch"),
+    ],
+)
+def test_a_cpu_that_cannot_be(options: list[str], says: str) -> None:
+    assert says in refused("translate", SMALL, *options, "1")
+
+
 def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     refused("translate", IMAGE, "1", "--output", tmp_path / "no" / "out.csv")
     refused("translate", IMAGE, "1", "--output", tmp_path / "out.txt")

@@ -54,24 +54,58 @@ def given(addresses: list[str], source: Path | None) -> NDArray[Any]:
     return read_lines(sys.stdin, "standard input") if str(source) == "-" else read_addresses(source)
 
 
-def translations(image: Path, space: Space, addresses: NDArray[Any], kind: Kind) -> Translations:
-    """Translate addresses of a level of an image.
+def registers_of(given_registers: list[str]) -> dict[str, int]:
+    """Return registers that are given as NAME=VALUE, by lower-case name.
 
-    :raises InputError: if the image has no such level, or cannot be translated by.
+    :raises InputError: if one is not written so, or named twice.
     """
-    from nestmmu.batch import translate_many  # noqa: PLC0415  (lazy: see the package)
-    from nestmmu.cli.output import progress_bar  # noqa: PLC0415
+    from nestmmu.address_files import number  # noqa: PLC0415  (lazy: see the package)
+
+    registers: dict[str, int] = {}
+    for text in given_registers:
+        name, sign, value = text.partition("=")
+        name = name.strip().lower()
+        if not sign or not name.isidentifier() or name in registers:
+            problem = "is given twice" if name in registers else f"{text[:40]!r} is no NAME=VALUE"
+            raise InputError(
+                "--register", name if name in registers else "", problem, "write each once, as ptcr=0x1000"
+            )
+        registers[name] = number(value, "--register", name)
+    return registers
+
+
+def cpu_of(path: Path, arch: str, given_registers: list[str]) -> Any:  # noqa: ANN401  (the architecture's own CPU)
+    """Return a CPU on the memory of an image.
+
+    :raises InputError: if the image cannot be read, or the CPU has no such register.
+    """
+    from nestmmu.formats import AccessedDirty  # noqa: PLC0415  (lazy: see the package)
     from nestmmu.images import read_nest_image  # noqa: PLC0415
     from nestmmu.plugins import Plugins  # noqa: PLC0415
 
-    table = table_of(image, Plugins().nest(read_nest_image(image)).tables(), space)
+    registers = registers_of(given_registers)
+    memory = read_nest_image(path).memory()
+    try:
+        return Plugins().cpu(arch, registers, memory, AccessedDirty.UPDATE)
+    except ValueError as error:
+        raise InputError("--register", "", str(error), f"name registers of {arch}") from None
+
+
+def translations(target: Any, path: Path, addresses: NDArray[Any], kind: Kind) -> Translations:  # noqa: ANN401  (a table, a memory, a CPU)
+    """Translate addresses.
+
+    :raises InputError: if they cannot be translated so.
+    """
+    from nestmmu.batch import translate_many  # noqa: PLC0415  (lazy: see the package)
+    from nestmmu.cli.output import progress_bar  # noqa: PLC0415
+
     try:
         with progress_bar("addresses") as progress:
-            return translate_many(table, addresses, kind.access(), progress=progress)
+            return translate_many(target, addresses, kind.access(), progress=progress)
     except InputError:
         raise
     except NestmmuError as error:
-        raise InputError(image, space.value, f"cannot be translated by: {error}", "take the image again") from error
+        raise InputError(path, "", f"cannot be translated by: {error}", "give another image, or access") from error
 
 
 def rows(addresses: NDArray[Any], found: Translations) -> list[dict[str, Any]]:
@@ -131,6 +165,12 @@ def translate(
     space: Annotated[
         Space, typer.Option("--space", help="Whose addresses: L1's, L2's through both tables, or L2's by the shadow.")
     ] = Space.L2,
+    arch: Annotated[
+        str | None, typer.Option("--arch", help="Translate as a CPU of this architecture does, not by --space.")
+    ] = None,
+    register: Annotated[
+        list[str] | None, typer.Option("--register", metavar="NAME=VALUE", help="Of the CPU; may be given again.")
+    ] = None,
     kind: Annotated[Kind, typer.Option("--access", help="What is tried at each.")] = Kind.LOAD,
     output: Annotated[Path | None, typer.Option("--output", help="Write them here (.npz, .parquet, .csv).")] = None,
     *,
@@ -139,10 +179,22 @@ def translate(
 ) -> None:
     """Translate addresses of a level of an image down to the machine's memory, millions of them at once.
 
+    With --arch they are what a CPU with the given registers makes accesses to, on the image's memory: through the
+    tables that its registers lead to, as its mode has it.
+
     Example: nestmmu translate nest-64k-64k.json --space l2 --access store 0x100000000 0x600000
     """
     wanted = given(addresses or [], source)
-    found = translations(image, space, wanted, kind)
+    if arch is None:
+        if register:
+            raise InputError("--register", "", "is given without a CPU", "name its architecture by --arch")
+        from nestmmu.images import read_nest_image  # noqa: PLC0415  (lazy: see the package)
+        from nestmmu.plugins import Plugins  # noqa: PLC0415
+
+        target: Any = table_of(image, Plugins().nest(read_nest_image(image)).tables(), space)
+    else:
+        target = cpu_of(image, arch, register or [])
+    found = translations(target, image, wanted, kind)
     if output is not None:
         write(output, wanted, found)
     if json:
@@ -151,7 +203,8 @@ def translate(
         print_json(
             {
                 "image": str(image),
-                "space": space.value,
+                "space": space.value if arch is None else None,
+                "arch": arch,
                 "access": kind.value,
                 "complete": int(found.complete.sum()),
                 "translations": rows(wanted, found),
