@@ -11,7 +11,7 @@ import numpy as np
 from nestmmu.addresses import ADDRESS_LIMIT
 from nestmmu.arrays import integer_array
 from nestmmu.errors import InputError
-from nestmmu.images.documents import open_regular, quoted
+from nestmmu.images.documents import number, open_regular, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,21 +23,7 @@ COLUMN = "address"
 """What the column of a CSV file is called that has other columns too."""
 _LINE_LIMIT = 4096
 _SAVE = "save whole numbers in one row, with numpy.save"
-_REMEDY = "write each as 0x1000 or 4096"
-
-
-def number(text: str, where: object, field: str) -> int:
-    """Return an address that is written as 0x1000, 0o17 or 4096.
-
-    :raises InputError: naming ``where`` and ``field``, if it is no number of 64 bits.
-    """
-    try:
-        value = int(text.strip(), 0)
-    except ValueError:
-        value = -1
-    if not 0 <= value < ADDRESS_LIMIT:
-        raise InputError(where, field, f"{quoted(text.strip())} is no address of 64 bits", _REMEDY)
-    return value
+_REMEDY = "write an address a line, as 0x1000 or 4096"
 
 
 def read_addresses(path: Path) -> NDArray[np.uint64]:

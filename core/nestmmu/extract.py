@@ -35,6 +35,10 @@ _AT_ONCE = 1 << 16
 """Entries that are decoded together: as many as the caches hold."""
 
 
+_MUCH, _SHARED = 1 << 22, 64
+"""Entries of a level from which on it counts how often each table is reached, and how often it may be on average."""
+
+
 @attrs.define(eq=False)
 class _Tables:
     """Tables of one level."""
@@ -104,6 +108,8 @@ class _Extractor:
         self.memory = TableMemory(WordPool(memory.physical, table.format), batch.table_memory(table).stage)
         self.walk = TableWalk(table, 0, lambda: self.memory)
         self.entries = self.walk.entries
+        valid = table.format.valid
+        self.invalid = np.uint64(valid.value ^ valid.mask & -valid.mask)
         self.granule = 1 << granule_shift(memory)
         self.broken: list[tuple[NDArray[np.uint64], int, int, NDArray[np.uint64]]] = []
         self.reached: list[tuple[int, _Tables]] = []
@@ -119,7 +125,7 @@ class _Extractor:
         for depth in range(len(form.levels)):
             self.reached.append((depth, tables))
             self.budget -= int((_ONE << tables.bits).sum())
-            if self.budget < 0:
+            if self.budget < 0 or _shared(tables):
                 message = f"the table at {root.base:#x} reaches more tables than memory holds: it loops or shares"
                 raise TooLargeError(message)
             leaves, below = _Leaves(int((_ONE << tables.bits).sum()), words=self.words), []
@@ -142,28 +148,30 @@ class _Extractor:
             for at in range(begin, end, step):
                 yield tables.take(slice(at, min(at + step, end)))
 
-    def _words(self, part: _Tables, depth: int) -> tuple[_Tables, NDArray[np.uint64]]:
-        """Return the tables that can be read, and their words, shape (tables, entries)."""
+    def _words(self, part: _Tables, depth: int) -> NDArray[np.uint64]:
+        """Return the words of tables, shape (tables, entries); where one cannot be read, an entry that is not valid."""
         self.memory.pool.clear()  # each page is read once
         scale, size = self.entries.scale, 1 << int(part.bits[0]) + self.entries.scale
         steps = np.arange(0, size, min(self.granule, size), dtype=np.uint64)
         found = self.memory.find((part.bases[:, None] + steps).ravel())
         offsets = found.offsets.reshape(-1, len(steps))
-        readable: NDArray[np.bool_] = np.all(offsets >= 0, axis=1)
-        if not readable.all():
-            first = steps[np.argmax(offsets[~readable] < 0, axis=1)]
-            self.broken.append((part.firsts[~readable], _UNREADABLE, depth, part.bases[~readable] + first))
-            part, offsets = part.take(readable), offsets[readable]
         each = min(self.granule, size) >> scale
+        lost = offsets < 0
+        if lost.any():
+            holed = np.flatnonzero(lost.any(axis=1))
+            first = steps[np.argmax(lost[holed], axis=1)]
+            self.broken.append((part.firsts[holed], _UNREADABLE, depth, part.bases[holed] + first))
+            if not self.memory.pool.words.size:
+                return np.full((len(part.bases), size >> scale), self.invalid)
         rows = self.memory.pool.words.reshape(-1, each)
-        return part, rows[offsets.ravel() // each].reshape(len(part.bases), size >> scale)
+        words: NDArray[np.uint64] = rows[np.where(lost, 0, offsets).ravel() // each]
+        words[lost.ravel()] = self.invalid
+        return words.reshape(len(part.bases), size >> scale)
 
     def _part(self, part: _Tables, depth: int, leaves: _Leaves) -> tuple[NDArray[np.uint64], ...]:
         """Add the leaves of some tables; return the fields of the tables below."""
-        part, words = self._words(part, depth)
+        words = self._words(part, depth)
         none = np.zeros(0, np.uint64)
-        if not len(part.bases):
-            return none, none, none, none
         shift = int(part.shifts[0]) - int(part.bits[0])
         index = np.arange(words.shape[1], dtype=np.uint64)
         starts = (part.firsts[:, None] | index << np.uint64(shift)).ravel()
@@ -229,6 +237,15 @@ class _Extractor:
         levels = np.repeat(np.array([level for *_, level, _ in self.broken], np.uint8), counts)
         order = np.lexsort((levels, starts))
         return Broken(starts[order], kinds[order], levels[order], places[order])
+
+
+def _shared(tables: _Tables) -> bool:
+    """Tell whether tables of one level are so many only because the same ones are reached again and again."""
+    count = int((_ONE << tables.bits).sum())
+    if count <= _MUCH:
+        return False
+    first = np.unique(tables.bases, return_index=True)[1]
+    return count > _SHARED * int((_ONE << tables.bits[first]).sum())
 
 
 def _fields(reached: tuple[int, _Tables]) -> tuple[NDArray[np.uint64], ...]:

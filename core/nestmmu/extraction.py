@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 @attrs.frozen(eq=False)
 class Broken:
-    """Entries, and tables, that break the format, by address: nothing under them was extracted."""
+    """Entries that break the format, and tables that cannot be read, by address.
+
+    Nothing under such entries was extracted; of such tables, what can be read was.
+    """
 
     start: NDArray[np.uint64]
     """The first input addresses that they are about, in bytes."""
     kind: NDArray[np.uint8]
-    """:func:`~nestmmu.translations.kind_number` of MALFORMED, or of UNREADABLE for a table."""
+    """:func:`~nestmmu.translations.kind_number` of MALFORMED, or of UNREADABLE for a table, all or in part."""
     level: NDArray[np.uint8]
     entry_address: NDArray[np.uint64]
     """In the memory that holds the table; of a table, its first address that cannot be read."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import typer
 
@@ -116,6 +116,19 @@ def nestmmu_nest(image: NestImage) -> Nest | None:
     :raises ~nestmmu.errors.InputError: naming the field of the image that cannot be.
 
     Since 0.1.
+    """
+
+
+@hookspec(firstresult=True)
+def nestmmu_elf_machines(arch: str) -> Mapping[str, Collection[str]] | None:
+    """Return what the core files of an architecture's memory call their machine.
+
+    Called where such a file is opened for an architecture. The first result counts; where there is none, any machine
+    will do. Since 0.1.
+
+    :param arch: as an image, or ``--arch``, has it.
+    :returns: names of ``e_machine``, as ``EM_RISCV``, each with the byte orders, ``big`` or ``little``, that the file's
+        own headers may have.
     """
 
 

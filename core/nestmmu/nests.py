@@ -14,6 +14,9 @@ from nestmmu.memory import TranslatedMemory
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from nestmmu.mappings import Mapping
     from nestmmu.radix import RadixTable, Step
 
@@ -82,6 +85,13 @@ class Nest(Protocol):
         """Return the tables in the image, as they are there.
 
         They are not looked into: whoever reads them meets what is broken.
+        """
+        ...
+
+    def table_frames(self) -> NDArray[np.uint64]:
+        """Return the numbers of the machine's frames that translating reads, at any level, rising, shape (n,).
+
+        :raises Fault: or NestmmuError, where tables are too broken to follow.
         """
         ...
 

@@ -15,7 +15,7 @@ from nestmmu.errors import InputError, NestmmuError, PluginError
 from nestmmu.plugin_problems import brought_by, check_api, culprit, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     import typer
 
@@ -246,6 +246,10 @@ class Plugins:
         found: Nest = self._first("nestmmu_nest", image.arch, {"image": image})
         return found
 
+    def elf_machines(self, arch: str) -> Mapping[str, Collection[str]] | None:
+        """Return what an architecture's core files call their machine, with the byte orders; None where no one says."""
+        return self._asked("nestmmu_elf_machines", {"arch": arch})  # type: ignore[no-any-return]
+
     def replayer(self, vectors: Vectors) -> Replayer:
         """Return what makes recorded accesses again."""
         found: Replayer = self._first("nestmmu_replayer", vectors.arch, {"vectors": vectors})
@@ -291,10 +295,11 @@ class Plugins:
         for _ in self._ask_each("nestmmu_cli", app=app):
             pass
 
-    def _first(self, hook: str, subject: str, arguments: Mapping[str, object]) -> Any:  # noqa: ANN401  (a hook's own)
+    def _asked(self, hook: str, arguments: Mapping[str, object]) -> Any:  # noqa: ANN401  (a hook's own)
+        """Return the first result of a hook; None where there is none."""
         caller = getattr(self._manager.hook, hook)
         try:
-            result = caller(**arguments)
+            return caller(**arguments)
         except (NestmmuError, ValueError, OSError, MemoryError):
             raise
         except Exception as error:
@@ -303,6 +308,13 @@ class Plugins:
                 raise
             message = f"plugin {name} of {self._distributions[name]}: its {hook} raises {one_line(error)}"
             raise PluginError(f"{message}; {DISABLE}={name} goes without it") from error
+
+    def _first(self, hook: str, subject: str, arguments: Mapping[str, object]) -> Any:  # noqa: ANN401  (a hook's own)
+        """Return the first result of a hook.
+
+        :raises PluginError: if there is none.
+        """
+        result = self._asked(hook, arguments)
         if result is None:
             names = ", ".join(self.names()) or "none"
             failed = ", ".join(info.name for info in self.infos if info.problem)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestmmu.errors import InputError
-from nestmmu.images import Dropped, ImageSlot, Touch, read_nest_image
+from nestmmu.images import Dropped, Frames, ImageSlot, Touch, read_nest_image
 from nestmmu.images.arrays import read_arrays
 from nestmmu.vectors import read_vectors
 from writers.files import (
@@ -56,7 +56,8 @@ def image_outcome(path: Path) -> str:
     assert len({len(column) for column in image.columns.values()}) <= 1
     ranges: list[ImageSlot | Touch | Dropped] = [*image.slots, *image.also, *image.dropped]
     assert all(0 <= item.l2_real < item.l2_real + item.size <= LIMIT for item in ranges)
-    assert image.memory().frame_count() == len(image.frames)
+    assert isinstance(image.source, Frames)
+    assert image.memory().frame_count() == len(image.source.numbers)
     return "read"
 
 

@@ -17,6 +17,7 @@ from nestmmu.cli import (
     demo,
     diff,
     extents,
+    image,
     new_plugin,
     plugins,
     quirks,
@@ -55,7 +56,9 @@ def _options(
     debugging.enabled = debug
 
 
-for _command in (run, demo, replay, walk, audit, extents, translate, diff, conformance, new_plugin, plugins, quirks):
+for _command in (
+    run, demo, replay, walk, audit, extents, translate, diff, image, conformance, new_plugin, plugins, quirks,
+):  # fmt: skip
     _command.add_to(app)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nestmmu.cli.errors import EXIT_DIFFERENT, DebugOption, JsonOption, guarded
+from nestmmu.cli.images import BaseOption, DescribeOption, SetOption, opened_nest
 from nestmmu.errors import InputError, NestmmuError
 
 if TYPE_CHECKING:
@@ -113,6 +114,9 @@ def write_verdicts(audit: Audit, path: Path) -> None:
 def audit(
     image: Annotated[Path, typer.Argument(help="An image of a nest.")],
     output: Annotated[Path | None, typer.Option("--output", help="Write all verdicts here (.npz, .parquet).")] = None,
+    describe: DescribeOption = None,
+    settings: SetOption = None,
+    base: BaseOption = "0",
     *,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001  (guarded looks at it)
@@ -125,10 +129,7 @@ def audit(
 
     Example: nestmmu audit nest-64k-64k.json --output verdicts.npz
     """
-    from nestmmu.images import read_nest_image  # noqa: PLC0415  (lazy: see the package)
-    from nestmmu.plugins import Plugins  # noqa: PLC0415
-
-    nest = Plugins().nest(read_nest_image(image))
+    nest = opened_nest(image, describe, settings, base)
     found = audited(image, nest.tables())
     if output is not None:
         write_verdicts(found, output)

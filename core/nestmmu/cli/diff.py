@@ -10,6 +10,7 @@ import typer
 
 from nestmmu.cli.errors import EXIT_DIFFERENT, DebugOption, JsonOption, guarded
 from nestmmu.cli.extents import read_space
+from nestmmu.cli.images import BaseOption, DescribeOption, SetOption, opened_nest
 from nestmmu.cli.spaces import EXTENT_FILES, Space, extent_json
 
 if TYPE_CHECKING:
@@ -56,15 +57,11 @@ def compare(name: str, one: Extents, other: Extents) -> SpaceDifference:
     )
 
 
-def _spaces(one: Path, other: Path) -> list[Space]:
+def _spaces(one: Path, other: Path, describe: Path | None, settings: list[str] | None, base: str) -> list[Space]:
     """Return the spaces that both of two images have; for files of extents, what they are compared with in an image."""
     if one.suffix in EXTENT_FILES or other.suffix in EXTENT_FILES:
         return [Space.L2]
-    from nestmmu.images import read_nest_image  # noqa: PLC0415  (lazy: see the package)
-    from nestmmu.plugins import Plugins  # noqa: PLC0415
-
-    plugins = Plugins()
-    tables = [plugins.nest(read_nest_image(path)).tables() for path in (one, other)]
+    tables = [opened_nest(path, describe, settings, base).tables() for path in (one, other)]
     return [space for space in Space if all(each.named(space.value) is not None for each in tables)]
 
 
@@ -75,20 +72,25 @@ def diff(
     space: Annotated[
         Space | None, typer.Option("--space", help="Of images: only this one; without, each that both have.")
     ] = None,
+    describe: DescribeOption = None,
+    settings: SetOption = None,
+    base: BaseOption = "0",
     *,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001  (guarded looks at it)
 ) -> None:
     """Compare the address spaces of two images, or two files of extents, or one of each.
 
-    What both map is the same only if it leads to one place, with the same permissions, flags and page size.
+    What both map is the same only if it leads to one place, with the same permissions, flags and page size. Options
+    that describe memory describe both.
 
     Example: nestmmu diff before.json after.json --space shadow
     """
     found = []
-    for one in [space] if space is not None else _spaces(a, b):
+    for one in [space] if space is not None else _spaces(a, b, describe, settings, base):
         name = "extents" if {a.suffix, b.suffix} <= EXTENT_FILES else one.value
-        found.append(compare(name, read_space(a, one)[0], read_space(b, one)[0]))
+        spaces = [read_space(path, one, describe, settings, base)[0] for path in (a, b)]
+        found.append(compare(name, *spaces))
     equal = all(each.equal for each in found)
     if json:
         from nestmmu.cli.output import print_json  # noqa: PLC0415  (lazy: see the package)

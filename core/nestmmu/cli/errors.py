@@ -63,6 +63,6 @@ def address_argument(text: str) -> int:
 
     :raises InputError: if it is no number of 64 bits.
     """
-    from nestmmu.address_files import number  # noqa: PLC0415  (lazy: see the package)
+    from nestmmu.images.documents import number  # noqa: PLC0415  (lazy: see the package)
 
     return number(text, "ADDRESS", "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nestmmu.cli.errors import DebugOption, JsonOption, address_argument, guarded
+from nestmmu.cli.images import BaseOption, DescribeOption, SetOption, opened_nest
 from nestmmu.cli.spaces import EXTENT_FILES, Space, extent_json, extents_of_image
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ _SHOWN = 20
 """How many extents a person is shown."""
 
 
-def read_space(source: Path, space: Space) -> tuple[Extents, int]:
+def read_space(
+    source: Path, space: Space, describe: Path | None, settings: list[str] | None, base: str
+) -> tuple[Extents, int]:
     """Return a space of an image, or extents from a file, and how many malformed entries were met.
 
     :raises InputError: if it cannot be read.
@@ -26,10 +29,7 @@ def read_space(source: Path, space: Space) -> tuple[Extents, int]:
         from nestmmu.extent_files import load_extents  # noqa: PLC0415  (lazy: see the package)
 
         return load_extents(source), 0
-    from nestmmu.images import read_nest_image  # noqa: PLC0415  (lazy: see the package)
-    from nestmmu.plugins import Plugins  # noqa: PLC0415
-
-    return extents_of_image(source, Plugins().nest(read_nest_image(source)).tables(), space)
+    return extents_of_image(source, opened_nest(source, describe, settings, base).tables(), space)
 
 
 def as_json(source: Path, space: Space, extents: Extents, malformed: int) -> dict[str, Any]:
@@ -53,6 +53,9 @@ def extents(
         str | None, typer.Option("--leading-to", metavar="ADDRESS", help="Only what leads to this address.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Write them here (.npz, .parquet).")] = None,
+    describe: DescribeOption = None,
+    settings: SetOption = None,
+    base: BaseOption = "0",
     *,
     coalesce: Annotated[bool, typer.Option("--coalesce", help="Join neighbours that go on alike.")] = False,
     json: JsonOption = False,
@@ -66,7 +69,7 @@ def extents(
     """
     from nestmmu import extent_algebra  # noqa: PLC0415  (lazy: see the package)
 
-    found, malformed = read_space(source, space)
+    found, malformed = read_space(source, space, describe, settings, base)
     if leading_to is not None:
         found = extent_algebra.invert(found).leading_to(address_argument(leading_to))
     if coalesce:

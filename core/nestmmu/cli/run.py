@@ -10,6 +10,7 @@ import attrs
 import typer
 
 from nestmmu.cli.errors import EXIT_DIFFERENT, DebugOption, JsonOption, guarded
+from nestmmu.cli.images import BaseOption, DescribeOption, SetOption, opened
 from nestmmu.errors import InputError, NestmmuError
 
 if TYPE_CHECKING:
@@ -39,18 +40,16 @@ class RunResult:
         return not self.different and not self.shadow.unexplained
 
 
-def run_image(path: Path) -> RunResult:
+def run_image(image: NestImage) -> RunResult:
     """Run an image.
 
-    :raises InputError: if the image cannot be read, or holds what cannot be run.
+    :raises InputError: if it holds what cannot be run.
     """
     from nestmmu.cli.output import followed  # noqa: PLC0415  (lazy: see the package)
     from nestmmu.faults import Fault  # noqa: PLC0415
-    from nestmmu.images import read_nest_image  # noqa: PLC0415
     from nestmmu.nests import compare_shadows  # noqa: PLC0415
     from nestmmu.plugins import Plugins  # noqa: PLC0415
 
-    image = read_nest_image(path)
     outcomes: Counter[str] = Counter()
     different = []
     try:
@@ -64,7 +63,9 @@ def run_image(path: Path) -> RunResult:
     except InputError:
         raise
     except (NestmmuError, Fault) as error:
-        raise InputError(path, "", f"cannot be run: {error}", "take the image again, or look with --debug") from error
+        raise InputError(
+            image.path, "", f"cannot be run: {error}", "take the image again, or look with --debug"
+        ) from error
     dropped = [(one.l2_real, one.size, one.why) for one in image.dropped]
     shadow = compare_shadows(kernel, rebuilt, dropped)
     explained = Counter(one.why for one in shadow.only_rebuilt if one.why)
@@ -117,6 +118,9 @@ def run(
         Path | None, typer.Argument(help="A nest-image/1; without one, the image that is installed.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Write the rebuilt shadow here (.npz).")] = None,
+    describe: DescribeOption = None,
+    settings: SetOption = None,
+    base: BaseOption = "0",
     *,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001  (guarded looks at it)
@@ -132,7 +136,7 @@ def run(
         from nestmmu.images import shipped_image  # noqa: PLC0415  (lazy: see the package)
 
         image = shipped_image()
-    result = run_image(image)
+    result = run_image(opened(image, describe, settings, base))
     if output is not None:
         write_shadow(result, output)
     if json:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nestmmu.cli.errors import DebugOption, JsonOption, guarded
+from nestmmu.cli.images import BaseOption, DescribeOption, SetOption, opened_memory, opened_nest
 from nestmmu.cli.spaces import Space, table_of
 from nestmmu.errors import InputError, NestmmuError
 
@@ -43,7 +44,8 @@ def given(addresses: list[str], source: Path | None) -> NDArray[Any]:
 
     :raises InputError: if there are none, or both, or any is no address.
     """
-    from nestmmu.address_files import number, read_addresses, read_lines  # noqa: PLC0415  (lazy: see the package)
+    from nestmmu.address_files import read_addresses, read_lines  # noqa: PLC0415  (lazy: see the package)
+    from nestmmu.images.documents import number  # noqa: PLC0415
 
     if bool(addresses) == (source is not None):
         raise InputError("ADDRESS", "", "give addresses, or --input FILE", "write - as FILE for standard input")
@@ -59,32 +61,30 @@ def registers_of(given_registers: list[str]) -> dict[str, int]:
 
     :raises InputError: if one is not written so, or named twice.
     """
-    from nestmmu.address_files import number  # noqa: PLC0415  (lazy: see the package)
+    from nestmmu.images.documents import number  # noqa: PLC0415  (lazy: see the package)
 
     registers: dict[str, int] = {}
     for text in given_registers:
         name, sign, value = text.partition("=")
         name = name.strip().lower()
-        if not sign or not name.isidentifier() or name in registers:
-            problem = "is given twice" if name in registers else f"{text[:40]!r} is no NAME=VALUE"
-            raise InputError(
-                "--register", name if name in registers else "", problem, "write each once, as ptcr=0x1000"
-            )
+        if not sign or not name.isidentifier():
+            raise InputError("--register", "", f"{text[:40]!r} is no NAME=VALUE", "write each as NAME=0x1000")
+        if name in registers:
+            raise InputError("--register", name, "is given twice", "give each once")
         registers[name] = number(value, "--register", name)
     return registers
 
 
-def cpu_of(path: Path, arch: str, given_registers: list[str]) -> Any:  # noqa: ANN401  (the architecture's own CPU)
+def cpu_of(path: Path, base: str, arch: str, given_registers: list[str]) -> Any:  # noqa: ANN401  (the architecture's own CPU)
     """Return a CPU on the memory of an image.
 
     :raises InputError: if the image cannot be read, or the CPU has no such register.
     """
     from nestmmu.formats import AccessedDirty  # noqa: PLC0415  (lazy: see the package)
-    from nestmmu.images import read_nest_image  # noqa: PLC0415
     from nestmmu.plugins import Plugins  # noqa: PLC0415
 
     registers = registers_of(given_registers)
-    memory = read_nest_image(path).memory()
+    memory = opened_memory(path, base, arch)
     try:
         return Plugins().cpu(arch, registers, memory, AccessedDirty.UPDATE)
     except ValueError as error:
@@ -173,6 +173,9 @@ def translate(
     ] = None,
     kind: Annotated[Kind, typer.Option("--access", help="What is tried at each.")] = Kind.LOAD,
     output: Annotated[Path | None, typer.Option("--output", help="Write them here (.npz, .parquet, .csv).")] = None,
+    describe: DescribeOption = None,
+    settings: SetOption = None,
+    base: BaseOption = "0",
     *,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001  (guarded looks at it)
@@ -188,12 +191,9 @@ def translate(
     if arch is None:
         if register:
             raise InputError("--register", "", "is given without a CPU", "name its architecture by --arch")
-        from nestmmu.images import read_nest_image  # noqa: PLC0415  (lazy: see the package)
-        from nestmmu.plugins import Plugins  # noqa: PLC0415
-
-        target: Any = table_of(image, Plugins().nest(read_nest_image(image)).tables(), space)
+        target: Any = table_of(image, opened_nest(image, describe, settings, base).tables(), space)
     else:
-        target = cpu_of(image, arch, register or [])
+        target = cpu_of(image, base, arch, register or [])
     found = translations(target, image, wanted, kind)
     if output is not None:
         write(output, wanted, found)

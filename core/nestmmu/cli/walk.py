@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nestmmu.cli.errors import DebugOption, JsonOption, address_argument, guarded
+from nestmmu.cli.images import BaseOption, DescribeOption, SetOption, opened_nest
 from nestmmu.cli.spaces import Space
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ def walk(
     image: Annotated[Path, typer.Argument(help="A nest-image/1.")],
     address: Annotated[str, typer.Argument(help="A real address of that level, as 0x1000 or 4096.")],
     space: Annotated[Space, typer.Option("--space", help="Whose address: L1's, L2's, or L2's through the shadow.")],
+    describe: DescribeOption = None,
+    settings: SetOption = None,
+    base: BaseOption = "0",
     *,
     json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001  (guarded looks at it)
@@ -85,11 +89,8 @@ def walk(
 
     Example: nestmmu walk nest-4k-64k.json --space l2 0x100000000
     """
-    from nestmmu.images import read_nest_image  # noqa: PLC0415  (lazy: see the package)
-    from nestmmu.plugins import Plugins  # noqa: PLC0415
-
     where = address_argument(address)
-    parts = Plugins().nest(read_nest_image(image)).explain(space.value, where)
+    parts = opened_nest(image, describe, settings, base).explain(space.value, where)
     if json:
         from nestmmu.cli.output import print_json  # noqa: PLC0415  (lazy: see the package)
 

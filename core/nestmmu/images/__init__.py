@@ -5,9 +5,23 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from nestmmu.images.nest import Dropped, ImageSlot, NestImage, Section, Touch, read_nest_image
+from nestmmu.images.nest import Dropped, Frames, ImageSlot, NestImage, Section, Touch, read_nest_image
+from nestmmu.images.opening import Description, kind_of, open_image, open_memory
 
-__all__ = ["Dropped", "ImageSlot", "NestImage", "Section", "Touch", "read_nest_image", "shipped_image"]
+__all__ = [
+    "Description",
+    "Dropped",
+    "Frames",
+    "ImageSlot",
+    "NestImage",
+    "Section",
+    "Touch",
+    "kind_of",
+    "open_image",
+    "open_memory",
+    "read_nest_image",
+    "shipped_image",
+]
 
 
 def shipped_image() -> Path:

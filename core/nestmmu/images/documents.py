@@ -61,6 +61,22 @@ def open_regular(path: Path) -> BinaryIO:
     return file
 
 
+def number(text: str, where: object, field: str) -> int:
+    """Return an address that is written as 0x1000, 0o17 or 4096.
+
+    :raises InputError: naming ``where`` and ``field``, if it is no number of 64 bits.
+    """
+    try:
+        value = int(text.strip(), 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < ADDRESS_LIMIT:
+        raise InputError(
+            where, field, f"{quoted(text.strip())} is no address of 64 bits", "write each as 0x1000 or 4096"
+        )
+    return value
+
+
 @attrs.frozen
 class Field:
     """One value of a document, and where it stands there."""

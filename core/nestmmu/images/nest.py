@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nestmmu.access import Access
+    from nestmmu.images.file_memory import MemoryFile
 
 FORMAT = "nest-image/1"
 DOCUMENT_LIMIT_BYTES = 1 << 24
@@ -92,6 +93,20 @@ class Dropped:
 
 
 @attrs.frozen(eq=False)
+class Frames:
+    """Memory as frames that were kept."""
+
+    numbers: NDArray[np.uint64]
+    """Of 4 KiB frames: distinct, shape (n,), read-only."""
+    data: NDArray[np.uint8]
+    """The frames' bytes, shape (n, 4096), read-only."""
+
+    def memory(self) -> PhysicalMemory:
+        """Return a memory that holds a copy of the frames."""
+        return PhysicalMemory.from_frames(self.numbers, self.data.copy())
+
+
+@attrs.frozen(eq=False)
 class NestImage:
     """The memory of a nest, and what its innermost guest did there."""
 
@@ -108,10 +123,8 @@ class NestImage:
     columns: Mapping[str, NDArray[np.uint64]] = attrs.field(repr=False)
     """The recorded accesses, a column by name; all of one length, read-only."""
     accesses_path: Path
-    frames: NDArray[np.uint64] = attrs.field(repr=False)
-    """Numbers of the 4 KiB frames that were kept: distinct, shape (n,), read-only."""
-    data: NDArray[np.uint8] = attrs.field(repr=False)
-    """The frames' bytes, shape (n, 4096), read-only."""
+    source: Frames | MemoryFile = attrs.field(repr=False)
+    """What holds the memory."""
 
     def column(self, name: str) -> NDArray[np.uint64]:
         """Return a column of the recorded accesses, shape (n,).
@@ -124,8 +137,8 @@ class NestImage:
         return found
 
     def memory(self) -> PhysicalMemory:
-        """Return the machine's memory, a new copy at each call."""
-        return PhysicalMemory.from_frames(self.frames, self.data.copy())
+        """Return the machine's memory, a new one at each call: what is stored in it stays there."""
+        return self.source.memory()
 
 
 def _range(field: Field) -> tuple[L2Real, int]:
@@ -206,10 +219,20 @@ def read_nest_image(path: Path) -> NestImage:
     kind = top.member("format")
     if kind.value != FORMAT:
         kind.fail(f"is {quoted(kind.value)}", f"give an image of format {FORMAT}")
+    pages_path, accesses_path = (_beside(top.member(name)) for name in ("pages", "accesses"))
+    source = Frames(*_read_frames(pages_path))
+    return image_of(path, top, source, accesses_path)
+
+
+def image_of(path: Path, top: Field, source: Frames | MemoryFile, accesses_path: Path | None = None) -> NestImage:
+    """Return an image of memory and what describes it.
+
+    :param top: a document with the fields of a nest-image/1; those that name files are not looked at.
+    :param accesses_path: holds the recorded accesses; None where there are none.
+    :raises InputError: if a field is missing, or not what it should be.
+    """
     l0, l1, l2 = (top.member(name) for name in ("l0", "l1", "l2"))
     slots, also, dropped = (l2.member(name) for name in ("slots", "also", "dropped"))
-    pages_path, accesses_path = (_beside(top.member(name)) for name in ("pages", "accesses"))
-    frames, data = _read_frames(pages_path)
     return NestImage(
         path=path,
         arch=top.member("arch").text(),
@@ -220,8 +243,7 @@ def read_nest_image(path: Path) -> NestImage:
         slots=tuple(ImageSlot(*_range(item), item.member("kind").text()) for item in slots.elements()),
         also=_touches(also),
         dropped=tuple(Dropped(*_range(item), item.member("why").text()) for item in dropped.elements()),
-        columns=_read_columns(accesses_path),
-        accesses_path=accesses_path,
-        frames=frames,
-        data=data,
+        columns={} if accesses_path is None else _read_columns(accesses_path),
+        accesses_path=path if accesses_path is None else accesses_path,
+        source=source,
     )

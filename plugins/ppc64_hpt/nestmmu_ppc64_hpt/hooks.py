@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nestmmu.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from nestmmu.formats import AccessedDirty
     from nestmmu.memory import Memory
@@ -26,6 +26,12 @@ def nestmmu_cpu(arch: str, registers: Mapping[str, int], memory: Memory, accesse
     from nestmmu_ppc64_hpt.cpu import Power9Hash  # noqa: PLC0415
 
     return Power9Hash(Registers.from_recorded(registers), memory, reference_change=accessed_dirty)
+
+
+@hookimpl
+def nestmmu_elf_machines(arch: str) -> Mapping[str, Collection[str]] | None:
+    """Return PPC64: a core file is in the byte order of the guest's kernel, the tables in it are big endian."""
+    return {"EM_PPC64": {"big", "little"}} if arch == ARCH else None
 
 
 @hookimpl

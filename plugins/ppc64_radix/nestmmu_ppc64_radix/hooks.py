@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nestmmu.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from nestmmu.compose import Composer
     from nestmmu.events import Event
@@ -85,6 +85,12 @@ def nestmmu_nest(image: NestImage) -> Nest | None:
     from nestmmu_ppc64_radix.nest import RadixNest  # noqa: PLC0415  (lazy: see the module)
 
     return RadixNest(image)
+
+
+@hookimpl
+def nestmmu_elf_machines(arch: str) -> Mapping[str, Collection[str]] | None:
+    """Return PPC64: a core file is in the byte order of the guest's kernel, the tables in it are big endian."""
+    return {"EM_PPC64": {"big", "little"}} if arch == ARCH else None
 
 
 @hookimpl

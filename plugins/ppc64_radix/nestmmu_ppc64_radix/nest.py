@@ -25,11 +25,15 @@ from nestmmu_ppc64_radix.cpu import Power9Radix
 from nestmmu_ppc64_radix.exits import HvExit, decode, inject, reflect
 from nestmmu_ppc64_radix.formats import INPUT_BITS
 from nestmmu_ppc64_radix.kvm import KvmGuest, KvmHostFaults, KvmHv, KvmNestedGuest
+from nestmmu_ppc64_radix.nest_frames import table_frames
 from nestmmu_ppc64_radix.nest_tables import image_ptcr, image_tables
 from nestmmu_ppc64_radix.quirks import Quirk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from nestmmu.images import NestImage
     from nestmmu.mappings import Mapping
@@ -126,6 +130,10 @@ class RadixNest:
     def tables(self) -> NestTables:
         """Return the tables in the image."""
         return self._tables
+
+    def table_frames(self) -> NDArray[np.uint64]:
+        """Return the numbers of the frames that translating reads, rising."""
+        return table_frames(self.image, self.memory, self._tables)
 
     @cached_property
     def _levels(self) -> _Levels:

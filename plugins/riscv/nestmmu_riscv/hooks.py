@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nestmmu.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from nestmmu.compose import Composer
     from nestmmu.events import Event
@@ -69,6 +69,12 @@ def nestmmu_cpu(
     from nestmmu_riscv.cpu import hart  # noqa: PLC0415  (lazy: see the module)
 
     return hart(registers, memory, accessed_dirty, make_walker)
+
+
+@hookimpl
+def nestmmu_elf_machines(arch: str) -> Mapping[str, Collection[str]] | None:
+    """Return RISC-V, little endian."""
+    return {"EM_RISCV": {"little"}} if arch == ARCH else None
 
 
 @hookimpl

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nestmmu.cli.run import run_image
 from nestmmu.errors import InputError
-from nestmmu.images import shipped_image
+from nestmmu.images import read_nest_image, shipped_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +72,7 @@ def test_no_other_exception_escapes(
     path = folder / "image.json"
     path.write_text(json.dumps(changed), encoding="utf-8")
     try:
-        total, line = run_image(path).total, ""
+        total, line = run_image(read_nest_image(path)).total, ""
     except InputError as error:
         total, line = 0, str(error)
     assert total == ACCESSES or str(path) in line
