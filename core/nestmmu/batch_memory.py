@@ -16,8 +16,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nestmmu.formats import RadixFormat
-    from nestmmu.memory import Memory, PhysicalMemory
+    from nestmmu.memory import ByteOrder, Memory, PhysicalMemory
+
+    class Words(Protocol):
+        """How the words of tables are kept: a format is one."""
+
+        @property
+        def entry_bytes(self) -> int:
+            """Bytes of a word."""
+            ...
+
+        @property
+        def byteorder(self) -> ByteOrder:
+            """Their order in memory."""
+            ...
 
     class Stage(Protocol):
         """Translates lanes."""
@@ -49,7 +61,7 @@ class WordPool:
     ``words`` is a flat array of uint64; it may be another one after each call that adds to it.
     """
 
-    def __init__(self, physical: PhysicalMemory, table_format: RadixFormat) -> None:
+    def __init__(self, physical: PhysicalMemory, table_format: Words) -> None:
         self.physical = physical
         self.format = table_format
         self.words = _SPARE.pop() if _SPARE else np.zeros(0, np.uint64)

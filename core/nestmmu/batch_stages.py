@@ -18,7 +18,7 @@ from nestmmu.translations import OUTSIDE, Lanes, StageNames, fault_code, kind_nu
 
 if TYPE_CHECKING:
     from nestmmu.access import Access
-    from nestmmu.batch_memory import Stage
+    from nestmmu.batch_memory import Stage, Words
     from nestmmu.memory import Memory
     from nestmmu.radix import RadixTable as Table
 
@@ -92,7 +92,10 @@ class Batch:
 
     def pool(self, table: Table) -> WordPool:
         """Return the pool that a table's words are kept in."""
-        form, physical = table.format, table.walker.memory.physical
+        return self.word_pool(table.walker.memory.physical, table.format)
+
+    def word_pool(self, physical: PhysicalMemory, form: Words) -> WordPool:
+        """Return the pool that words of a memory are kept in; what it holds may go between chunks."""
         key = id(physical), form.entry_bytes, form.byteorder
         found = self._pools.get(key)
         if found is None:

@@ -30,6 +30,8 @@ from nestmmu_ppc64_hpt.table import STAGE, FoundHpte, HashTable, order_of
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from nestmmu.batch_memory import Stage
+    from nestmmu.batch_stages import Batch
     from nestmmu.memory import Memory
     from nestmmu.radix import Step
 
@@ -112,8 +114,7 @@ class Power9Hash(Thread):
         real = address & REAL_ADDRESS
         if msr & MSR_HV:
             return Reached(real if address >> 63 else real | registers.hrmor, _NOTHING, ALL_PERMISSIONS)
-        found = self._pate()
-        segment = None if found is None else vrma_segment(found >> PATE_PS_SHIFT & 7)
+        segment = self.real_segment()
         if segment is None:
             return self._machine_check(at, msr)
         return self._translate(access, address, at, segment, vpm=True)
@@ -133,9 +134,8 @@ class Power9Hash(Thread):
 
         if fetch and segment.no_execute:
             return interrupt(DSISR_NOEXEC_OR_G)
-        dw0 = self._pate()
         try:
-            table = None if dw0 is None else self._table(dw0, access, address)
+            table = self.table(access, address)
             hit = self.hit = None if table is None else table.search(segment, address)
         except (OutsideMemoryError, Fault):
             return self._machine_check(at, registers.msr)
@@ -159,11 +159,20 @@ class Power9Hash(Thread):
             change = access is _STORE and not hit.r & R_C
             table.set_flags(hit.slot, hit.r, reference=not hit.r & R_R, change=change)
 
-    def _table(self, dw0: int, access: Access, address: int) -> HashTable:
-        """Return the table of a partition-table entry.
+    def real_segment(self) -> Segment | None:
+        """Return the segment that guest real mode uses; None where the partition-table entry says none."""
+        found = self._pate()
+        return None if found is None else vrma_segment(found >> PATE_PS_SHIFT & 7)
 
-        :raises Fault: MALFORMED, if it names none.
+    def table(self, access: Access, address: int = 0) -> HashTable | None:
+        """Return the table of LPIDR's partition-table entry; None where there is no such entry.
+
+        :param address: what a fault is to be about.
+        :raises Fault: MALFORMED, if the entry names no table.
         """
+        dw0 = self._pate()
+        if dw0 is None:
+            return None
         table = self._tables.get(dw0)
         if table is None:
             if len(self._tables) > 4096:  # noqa: PLR2004  (as many as there are LPIDs)
@@ -196,6 +205,12 @@ class Power9Hash(Thread):
             real_mode_keys=self.real_mode_keys,
         )
         return silent.access(access, address)
+
+    def batch_stage(self, batch: Batch) -> Stage:
+        """Return what makes many accesses at once (:mod:`nestmmu.batch`)."""
+        from nestmmu_ppc64_hpt.many import HashStage  # noqa: PLC0415  (numpy, and only for batches)
+
+        return HashStage(self, batch)
 
     def context(self, access: Access, address: int) -> tuple[HardwareTag, Hashable] | None:
         """Return the LPID, and what else a translation hangs on: the segment, MSR, AMR, IAMR."""

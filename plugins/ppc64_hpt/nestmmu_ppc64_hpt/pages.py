@@ -30,12 +30,13 @@ PENC = {
     (SHIFT_16G, SHIFT_16G): 0x03,
 }
 """The encoding of each pair of base and actual page with L = 1; 4 KiB in 4 KiB is L = 0."""
-_BY_BASE = {
+BY_BASE = {
     base: [
         (actual, (1 << actual) - 1 & HPTE_R_RPN, penc << RPN_SHIFT) for (of, actual), penc in PENC.items() if of == base
     ]
     for base in LLP
 }
+"""By base page, what each actual page's encoding looks like in doubleword 1: (log2 of its bytes, mask, value)."""
 _BY_LP = {penc: pair for pair, penc in PENC.items()} | {
     high << 4 | penc: pair for pair, penc in PENC.items() for high in range(16) if pair[1] == SHIFT_64K
 }
@@ -50,7 +51,7 @@ def actual_shift(base_shift: int, v: int, r: int) -> int | None:
     """
     if not v & HPTE_V_LARGE:
         return SHIFT_4K if base_shift == SHIFT_4K else None
-    for actual, mask, encoding in _BY_BASE[base_shift]:
+    for actual, mask, encoding in BY_BASE[base_shift]:
         if r & mask == encoding:
             return actual
     return None
