@@ -14,7 +14,7 @@ from nestmmu.addresses import low_mask
 from nestmmu.errors import NestmmuError
 from nestmmu.extents import ACCESSED, ATTRIBUTE_SHIFT, DIRTY
 from nestmmu.faults import FaultKind
-from nestmmu.formats import NEVER
+from nestmmu.formats import NEVER, InputRule, Unlike
 from nestmmu.translations import MOST_LEVELS, kind_number
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _WIDEST_INDEX = 40
 def matches(match: Match, entries: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Tell which entries match."""
     found: NDArray[np.bool_] = (entries & np.uint64(match.mask)) == np.uint64(match.value & low_mask(64))
-    return found
+    return ~found if isinstance(match, Unlike) else found
 
 
 class EntryArrays:
@@ -66,13 +66,17 @@ class EntryArrays:
         self.flag_table = np.array([*map(self._flags_of, self.flag_bits.values())], np.uint16)
         self.scale = form.entry_bytes.bit_length() - 1
         self.tests = self._tests()
-        """(mask, value) by level, shape (levels, 2): an entry that matches is valid and a leaf, and nothing else is."""
+        """(mask, value) by level, shape (levels, 2), of a format that is simple: an entry that matches is valid and a
+        leaf, and nothing else is."""
         self.legal_widths = [np.array(level.index_bits, np.uint64) for level in levels]
 
     def _tests(self) -> NDArray[np.uint64]:
         form = self.format
         tests = np.zeros((len(form.levels), 2), np.uint64)
         for depth, level in enumerate(form.levels):
+            if not form.simple:
+                tests[depth] = NEVER.mask, NEVER.value  # asked of classify instead
+                continue
             both = form.valid.mask & level.leaf.mask
             clash = (form.valid.value ^ level.leaf.value) & both
             mask, value = form.valid.mask | level.leaf.mask, form.valid.value | level.leaf.value
@@ -108,6 +112,9 @@ class EntryArrays:
 
         :param lows: masks of the offset in a leaf's page.
         """
+        if not self.format.simple:
+            told: NDArray[np.bool_] = self.classify(entries, depth, lows) == LEAF
+            return told
         mask, value = self.tests[depth]
         good: NDArray[np.bool_] = (entries & mask) == value
         for match in self.format.reserved:
@@ -130,10 +137,28 @@ class EntryArrays:
             result[leaf] = MALFORMED
         elif form.strict_output:
             result[leaf & (self.outputs(entries) & lows != 0)] = MALFORMED
-        for match in form.reserved:
+        for match in (*form.reserved, *level.reserved):
             result[matches(match, entries)] = MALFORMED
         result[~matches(form.valid, entries)] = NOT_PRESENT
         return result
+
+    def groups(self, entries: NDArray[np.uint64], depth: int) -> NDArray[np.uint64]:
+        """Return log2 of how many entries each leaf of level ``depth`` stands for."""
+        result = np.zeros(len(entries), np.uint64)
+        for match, count_lg2 in reversed(self.format.levels[depth].groups):
+            result[matches(match, entries)] = count_lg2
+        return result
+
+    def canonical(self, addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Return addresses with the bits above those that are translated as the format wants them."""
+        form = self.format
+        if form.input_rule is InputRule.ANY or form.input_bits >= 64:  # noqa: PLR2004  (bits)
+            return addresses
+        low = np.uint64(low_mask(form.input_bits))
+        found = addresses & low
+        if form.input_rule is InputRule.SIGN:
+            found = np.where(found >> np.uint64(form.input_bits - 1) != 0, found | ~low, found)
+        return found
 
     def tables(
         self, entries: NDArray[np.uint64], depth: int

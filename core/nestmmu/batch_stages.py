@@ -214,6 +214,8 @@ class ScalarStage:
 
     def run(self, lanes: Lanes, access: Access | None) -> None:
         """Translate by what ``translate`` says, or ``lookup`` where it is to look up only."""
+        if not len(lanes):
+            return
         unique, inverse = np.unique(lanes.addresses, return_inverse=True)
         rows = [self._one(address, access) for address in unique.tolist()]
         outputs, shifts, permissions, codes = (np.array(column) for column in zip(*rows, strict=True))

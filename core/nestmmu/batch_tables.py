@@ -6,7 +6,7 @@ All that depends on an address's upper bits, the prefix, is walked once: what is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nestmmu.radix import RadixTable
     from nestmmu.translations import Lanes
 
+_INPUT_RANGE = kind_number(FaultKind.INPUT_RANGE)
 _PERMISSION = kind_number(FaultKind.PERMISSION)
 _ATTRIBUTE = kind_number(FaultKind.ATTRIBUTE)
 _ACCESSED_DIRTY = kind_number(FaultKind.ACCESSED_DIRTY)
@@ -82,6 +83,8 @@ class TableStage:
         self._input_mask = np.uint64(low_mask(table.format.input_bits))
         self._shift = prefix_shift(table, self.entries.scale)
         self._last = len(table.format.levels) - 1
+        self.grouped = [depth for depth, level in enumerate(table.format.levels) if level.groups]
+        """Levels whose leaves may stand for groups of entries."""
         self.clear()
 
     def clear(self) -> None:
@@ -103,6 +106,22 @@ class TableStage:
 
     def run(self, lanes: Lanes, access: Access | None) -> None:
         """Translate the addresses of ``lanes``, none of which has a fault yet, in place."""
+        if not len(lanes):
+            return
+        if self.table.walker.bounded:
+            beyond = np.flatnonzero(self.entries.canonical(lanes.addresses) != lanes.addresses)
+            if len(beyond):
+                codes = np.full(len(beyond), self.walk.code(_INPUT_RANGE, None), np.uint16)
+                lanes.fail(beyond, codes, lanes.addresses[beyond])
+                rest = np.flatnonzero(lanes.faults == 0)
+                part = lanes.part(rest)
+                self._run(part, access)
+                lanes.put(rest, part)
+                return
+        self._run(lanes, access)
+
+    def _run(self, lanes: Lanes, access: Access | None) -> None:
+        """Translate addresses that the format takes."""
         if not len(lanes):
             return
         if self.walk.malformed_root:
@@ -155,16 +174,15 @@ class TableStage:
         shifts = meta & np.uint64(low_mask(DEPTH))
         offsets += (lanes.addresses >> shifts & masks).view(np.int64)
         entries = words[offsets] if words.size else np.zeros(len(lanes), np.uint64)
-        tests = self.entries.tests[((meta >> np.uint64(DEPTH)) & np.uint64(low_mask(CODE - DEPTH))).astype(np.intp)]
-        good = (entries & tests[..., 0]) == tests[..., 1]
+        lows = (_ONE << shifts) - _ONE
+        depths = ((meta >> np.uint64(DEPTH)) & np.uint64(low_mask(CODE - DEPTH))).astype(np.intp)
+        good = self._leaves(entries, depths, lows)
         if not self.alike or int(meta) >> CODE:
             good &= meta >> np.uint64(CODE) == 0
-        for match in self.table.format.reserved:
-            good &= ~matches(match, entries)
-        lows = (_ONE << shifts) - _ONE
         outputs = self.entries.outputs(entries)
-        if self.table.format.strict_output:
-            good &= outputs & lows == 0
+        if self.grouped:
+            shifts = shifts + self._groups(entries, depths)
+            lows = (_ONE << shifts) - _ONE
         permissions = self.entries.permissions(entries)
         if checks.permission:
             good &= permissions & np.uint8(checks.permission) != 0
@@ -182,6 +200,33 @@ class TableStage:
         lanes.permissions &= permissions
         np.minimum(lanes.shifts, shifts.astype(np.uint8), out=lanes.shifts)
         return bad, offsets[:0] if missing is None or checks.fault else offsets[missing]
+
+    def _leaves(
+        self,
+        entries: NDArray[np.uint64],
+        depths: Any,  # noqa: ANN401  (an array, or what all have alike)
+        lows: Any,  # noqa: ANN401  (likewise)
+    ) -> NDArray[np.bool_]:
+        """Tell which entries are well-formed leaves."""
+        good: NDArray[np.bool_]
+        if not self.table.format.simple:
+            # Entries of the levels above were told to be leaves when their prefix was walked.
+            good = self.entries.leaves(entries, self._last, lows) | (depths != self._last)
+            return good
+        tests = self.entries.tests[depths]
+        good = (entries & tests[..., 0]) == tests[..., 1]
+        for match in self.table.format.reserved:
+            good &= ~matches(match, entries)
+        if self.table.format.strict_output:
+            good &= self.entries.outputs(entries) & lows == 0
+        return good
+
+    def _groups(self, entries: NDArray[np.uint64], depths: Any) -> NDArray[np.uint64]:  # noqa: ANN401  (as above)
+        """Return log2 of how many entries each leaf stands for."""
+        found = np.zeros(len(entries), np.uint64)
+        for depth in self.grouped:
+            found = np.where(depths == depth, self.entries.groups(entries, depth), found)
+        return found
 
     def _judge(self, lanes: Lanes, bad: NDArray[np.intp], numbers: NDArray[np.int32], checks: Checks) -> None:
         """End the lanes that are no plain success in their faults."""

@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 
 from nestmmu.access import Access
+from nestmmu.addresses import low_mask
 from nestmmu.arrays import together
 from nestmmu.batch_formats import MALFORMED, TABLE
 from nestmmu.batch_memory import TableMemory, WordPool, granule_shift
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+    from nestmmu.formats import RadixFormat
 
 
 _UNREADABLE = kind_number(FaultKind.UNREADABLE)
@@ -104,7 +107,7 @@ class _Extractor:
         self.table = table
         self.words = words
         self.start, self.end = np.uint64(start), np.uint64(end - 1)
-        self.clipped = start > 0 or end < 1 << table.format.input_bits
+        self.clipped = start > 0 or end < last_address(table.format) + 1
         self.memory = TableMemory(WordPool(memory.physical, table.format), batch.table_memory(table).stage)
         self.walk = TableWalk(table, 0, lambda: self.memory)
         self.entries = self.walk.entries
@@ -174,7 +177,7 @@ class _Extractor:
         none = np.zeros(0, np.uint64)
         shift = int(part.shifts[0]) - int(part.bits[0])
         index = np.arange(words.shape[1], dtype=np.uint64)
-        starts = (part.firsts[:, None] | index << np.uint64(shift)).ravel()
+        starts = self.entries.canonical((part.firsts[:, None] | index << np.uint64(shift)).ravel())
         places = (part.bases[:, None] + (index << np.uint64(self.entries.scale))).ravel()
         entries = words.ravel()
         low = np.uint64((1 << shift) - 1)
@@ -189,10 +192,21 @@ class _Extractor:
             below = self._others(starts[others], entries[others], places[others], depth, shift)
             starts, entries, places = starts[good], entries[good], places[good]
         if len(starts):
-            targets = self.entries.outputs(entries) & ~low
+            targets = self._targets(starts, entries, depth, shift)
             permissions, flags = self.entries.permissions(entries), self.entries.flags(entries)
             leaves.add(shift, starts, targets, permissions, flags, entries, places)
         return below
+
+    def _targets(
+        self, starts: NDArray[np.uint64], entries: NDArray[np.uint64], depth: int, shift: int
+    ) -> NDArray[np.uint64]:
+        """Return where leaves lead; each of a group's leads to its own part of the group's page."""
+        targets: NDArray[np.uint64] = self.entries.outputs(entries) & ~np.uint64((1 << shift) - 1)
+        if self.table.format.levels[depth].groups:
+            shifts: NDArray[np.uint64] = self.entries.groups(entries, depth) + np.uint64(shift)
+            within: NDArray[np.uint64] = (_ONE << shifts) - _ONE
+            targets = targets & ~within | starts & within
+        return targets
 
     def _others(
         self, starts: NDArray[np.uint64], entries: NDArray[np.uint64], places: NDArray[np.uint64], depth: int,
@@ -239,6 +253,11 @@ class _Extractor:
         return Broken(starts[order], kinds[order], levels[order], places[order])
 
 
+def last_address(form: RadixFormat) -> int:
+    """Return the last address that a format translates."""
+    return form.canonical(low_mask(form.input_bits))
+
+
 def _shared(tables: _Tables) -> bool:
     """Tell whether tables of one level are so many only because the same ones are reached again and again."""
     count = int((_ONE << tables.bits).sum())
@@ -268,7 +287,7 @@ def extract(table: RadixTable, start: int = 0, end: int | None = None, *, words:
         own = type(table.walker).__name__ if table.format.plain else table.format.name
         message = f"{own} reads its table in a way of its own; take the leaves one by one"
         raise NestmmuError(message)
-    limit = 1 << table.format.input_bits
+    limit = last_address(table.format) + 1
     extractor = _Extractor(table, start, limit if end is None else min(end, limit), words=words)
     found = extractor.result()
     extractor.memory.pool.close()

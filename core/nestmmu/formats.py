@@ -141,12 +141,23 @@ class RadixFormat:
 
     @functools.cached_property
     def plain(self) -> bool:
-        """Whether every entry is told by one mask and one value, and any address is taken: what arrays can read."""
+        """Whether every rule about entries is a :class:`Match` or :class:`Unlike` itself: what arrays can read."""
+        return all(type(rule) in {Match, Unlike} for rule in self._rules())
+
+    @functools.cached_property
+    def simple(self) -> bool:
+        """Whether a leaf is told by one mask and one value a level and by few bits that it must not have.
+
+        Any address is taken then, and no leaf stands for a group.
+        """
+        extras = any(level.groups or level.reserved for level in self.levels)
+        return self.input_rule is InputRule.ANY and not extras and all(type(rule) is Match for rule in self._rules())
+
+    def _rules(self) -> list[Match]:
         rules = [*self.reserved, self.valid, *(rule for rule, _ in self.permissions)]
         for level in self.levels:
-            rules += [level.leaf, *level.reserved]
-        extras = any(level.groups or level.reserved for level in self.levels)
-        return self.input_rule is InputRule.ANY and not extras and all(type(rule) is Match for rule in rules)
+            rules += [level.leaf, *level.reserved, *(rule for rule, _ in level.groups)]
+        return rules
 
     def canonical(self, address: int) -> int:
         """Return ``address`` with the bits above :attr:`input_bits` as :attr:`input_rule` wants them."""

@@ -59,6 +59,8 @@ class Kernels:
     @staticmethod
     def can(entries: EntryArrays) -> bool:
         """Tell whether the loops can decode a format."""
+        if not entries.format.simple:
+            return False
         return len(entries.permission_bits.runs) <= _MOST_RUNS and entries.permission_bits.count <= _MOST_BITS
 
     def find(

@@ -269,6 +269,54 @@ class PhysicalMemory:
         return store
 
 
+class LazyMemory(PhysicalMemory):
+    """A memory that begins as something else says; a frame is kept from when a word of it is loaded or stored.
+
+    :param source: returns bytes from an address on, as many as asked for, and is never written.
+    """
+
+    def __init__(self, source: Callable[[int, int], bytes], size: int = ADDRESS_LIMIT, name: str = "L0 real") -> None:
+        super().__init__(size, name)
+        self._source = source
+
+    @classmethod
+    def over(cls, memory: PhysicalMemory) -> LazyMemory:
+        """Return a memory that begins as another one is: what is stored in it does not reach that one."""
+        return cls(memory.read, memory.size, memory.name)
+
+    def clear(self, number: int) -> None:
+        """Make a frame read as zero, whatever it was at first."""
+        super().clear(number)
+        self._frames[number] = np.zeros(FRAME_BYTES, np.uint8).data
+
+    def _frame(self, number: int) -> memoryview:
+        frame = self._frames.get(number)
+        if frame is None:
+            start = number << FRAME_SHIFT
+            held = self._source(start, min(FRAME_BYTES, self.size - start))
+            frame = self._frames[number] = memoryview(bytearray(held.ljust(FRAME_BYTES, b"\0")))
+        return frame
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return ``size`` bytes from ``address`` on; no frame is kept for it.
+
+        :raises OutsideMemoryError: if any of them is outside.
+        :raises PoisonedError: if any of them was freed.
+        """
+        self._check(address, size)
+        parts = []
+        for at, piece in _pieces(address, size):
+            frame, offset = self._frames.get(at >> FRAME_SHIFT), at & _OFFSET
+            parts.append(self._source(at, piece) if frame is None else bytes(frame[offset : offset + piece]))
+        return b"".join(parts)
+
+    def load(self, address: int, size: int, byteorder: ByteOrder) -> int:
+        """Return the unsigned word of ``size`` bytes at ``address``, and keep its frame: tables are read again."""
+        self._check(address, size)
+        self._frame(address >> FRAME_SHIFT)
+        return super().load(address, size, byteorder)
+
+
 class JournaledMemory(PhysicalMemory):
     """A memory that remembers what was there before each write, and can go back."""
 

@@ -251,6 +251,8 @@ class RadixWalker:
         base -= base % self.format.table_bytes(bits)
         try:
             self.memory.locate(base + offset, Access.LOAD)
+        except OutsideMemoryError:
+            return
         except Fault as fault:
             fault.implicit = True
             raise
@@ -435,6 +437,8 @@ class RadixTable:
             if address >= span[1] or address + (1 << remaining) <= span[0]:
                 continue
             at = base + index * form.entry_bytes
+            if any(match(entry) for match in (*form.reserved, *level.reserved)):
+                raise Fault(FaultKind.MALFORMED, walker.stage, Access.LOAD, address, depth, entry_address=at)
             if level.leaf(entry):
                 low = (1 << remaining) - 1
                 if not level.may_leaf or (form.output_of(entry) & low and form.strict_output):

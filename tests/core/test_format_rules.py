@@ -7,12 +7,14 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nestmmu.access import ALL_PERMISSIONS, READ, Access
 from nestmmu.addresses import HardwareTag
 from nestmmu.batch import translate_many
 from nestmmu.batch_formats import EntryArrays
-from nestmmu.errors import NestmmuError
+from nestmmu.errors import NestmmuError, TooLargeError
 from nestmmu.extract import extract
 from nestmmu.faults import Fault, FaultKind
 from nestmmu.formats import AccessedDirty, InputRule, Level, Match, RadixFormat, Unlike
@@ -144,22 +146,75 @@ RULES = [
 ]
 
 
+def ends(walked: RadixTable, addresses: list[int]) -> list[object]:
+    """Return where a batch says that addresses lead, or the kind of each fault."""
+    many = translate_many(walked, np.array(addresses, np.uint64), None)
+    faults = [many.fault(index) for index in range(len(addresses))]
+    return [int(end) if fault is None else fault.kind for end, fault in zip(many.outputs, faults, strict=True)]
+
+
 @pytest.mark.parametrize("form", RULES)
 def test_many_at_once_are_as_one_by_one(form: RadixFormat) -> None:
-    """Arrays know less than such a format says: a batch asks for one address after the other."""
-    assert TOY.plain
+    """By classes of entries and groups, where a plain mask and value do not tell a leaf."""
+    assert TOY.simple
+    assert not form.simple
+    assert form.plain
+    walked = table(form, {1: PRESENT | PAGE | RIGHTS | GLITTER | 0x50, 2: PRESENT | PAGE | LOOK | 0x990})
+    addresses = [0x15, 0x25, 0x35, 0x1025]
+    assert ends(walked, addresses) == [end_of(walked, address) for address in addresses]
+
+
+class Odd(Match):
+    """A rule of someone's own."""
+
+    def __call__(self, entry: int) -> bool:
+        return bool(entry & self.mask) and (entry & self.mask).bit_count() % 2 == self.value
+
+
+def test_a_rule_that_no_array_knows_is_asked_one_by_one() -> None:
+    form = attrs.evolve(TOY, reserved=(Odd(GLITTER, 1),))
     assert not form.plain
     with pytest.raises(NestmmuError, match="one address at a time"):
         EntryArrays(form)
     walked = table(form, {1: PRESENT | PAGE | RIGHTS | GLITTER | 0x50, 2: PRESENT | PAGE | LOOK | 0x990})
     with pytest.raises(NestmmuError, match="take the leaves one by one"):
         extract(walked)
-    addresses = [0x15, 0x25, 0x35, 0x1025]
-    many = translate_many(walked, np.array(addresses, np.uint64), None)
-    for index, address in enumerate(addresses):
-        fault = many.fault(index)
-        many_end = int(many.outputs[index]) if fault is None else fault.kind
-        assert many_end == end_of(walked, address)
+    assert ends(walked, [0x15, 0x25, 0x35]) == [end_of(walked, address) for address in (0x15, 0x25, 0x35)]
+    assert end_of(walked, 0x15) is FaultKind.MALFORMED
+
+
+@pytest.mark.parametrize("form", RULES)
+@given(
+    words=st.dictionaries(st.integers(0, 3), st.integers(0, (1 << 32) - 1)),
+    addresses=st.lists(st.integers(0, 0x1FF), min_size=1),
+)
+def test_any_words(form: RadixFormat, words: dict[int, int], addresses: list[int]) -> None:
+    walked = table(form, {index: word | PRESENT for index, word in words.items()})
+    wanted = [form.canonical(address) if address & 1 else address for address in addresses]
+    assert ends(walked, wanted) == [end_of(walked, address) for address in wanted]
+    try:
+        leaves, broken = list(walked.leaves()), False
+    except (Fault, NestmmuError):
+        leaves, broken = [], True
+    try:
+        found = extract(walked)
+    except TooLargeError:
+        return
+    assert broken or len(found.broken) == 0
+    if not broken:
+        rows = [(leaf.page_start, leaf.target_start, leaf.page_shift, leaf.permissions) for leaf in leaves]
+        names = ("start", "target", "page_shift", "permissions")
+        assert list(zip(*(getattr(found.extents, name).tolist() for name in names), strict=True)) == rows
+        assert found.entries.tolist() == [leaf.entry for leaf in leaves]
+
+
+def test_a_reserved_entry_is_no_leaf() -> None:
+    for form in RULES[2:]:
+        walked = table(form, {1: PRESENT | PAGE | RIGHTS | GLITTER | 0x50})
+        assert kind_of(walked, 0x15) is FaultKind.MALFORMED
+        with pytest.raises(Fault) as caught:
+            list(walked.leaves())
+        assert caught.value.kind is FaultKind.MALFORMED
 
 
 def test_the_flags_of_a_group_are_those_of_the_entry_at_the_address() -> None:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 
-from nestmmu.addresses import ADDRESS_LIMIT, align_down
+from nestmmu.addresses import ADDRESS_LIMIT
 from nestmmu.errors import InputError
 from nestmmu.images.documents import open_regular
-from nestmmu.memory import FRAME_BYTES, FRAME_SHIFT, PhysicalMemory
+from nestmmu.memory import FRAME_SHIFT, LazyMemory
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nestmmu.memory import ByteOrder
+    from nestmmu.memory import PhysicalMemory
 
 
 @attrs.frozen
@@ -89,12 +89,11 @@ class MemoryFile:
         return FileMemory(self)
 
 
-class FileMemory(PhysicalMemory):
-    """The machine's memory as a file has it. A frame is kept from when a word of it is loaded or stored."""
+class FileMemory(LazyMemory):
+    """The machine's memory as a file has it."""
 
     def __init__(self, source: MemoryFile, size: int = ADDRESS_LIMIT, name: str = "L0 real") -> None:
-        super().__init__(size, name)
-        self._source = source
+        super().__init__(source.read, size, name)
         self._runs = source.frames()
 
     def frame_numbers(self) -> list[int]:
@@ -114,40 +113,3 @@ class FileMemory(PhysicalMemory):
 
     def _in_file(self, number: int) -> bool:
         return any(first <= number < end for first, end in self._runs)
-
-    def clear(self, number: int) -> None:
-        """Make a frame read as zero, whatever the file has."""
-        super().clear(number)
-        self._frames[number] = np.zeros(FRAME_BYTES, np.uint8).data
-
-    def _frame(self, number: int) -> memoryview:
-        frame = self._frames.get(number)
-        if frame is None:
-            data = bytearray(self._source.read(number << FRAME_SHIFT, FRAME_BYTES))
-            frame = self._frames[number] = memoryview(data)
-        return frame
-
-    def read(self, address: int, size: int) -> bytes:
-        """Return ``size`` bytes from ``address`` on; no frame is kept for it.
-
-        :raises OutsideMemoryError: if any of them is outside.
-        :raises PoisonedError: if any of them was freed.
-        """
-        self._check(address, size)
-        parts = []
-        at, end = address, address + size
-        while at < end:
-            stop = min(end, align_down(at, FRAME_SHIFT) + FRAME_BYTES)
-            frame = self._frames.get(at >> FRAME_SHIFT)
-            offset = at & FRAME_BYTES - 1
-            parts.append(
-                self._source.read(at, stop - at) if frame is None else bytes(frame[offset : offset + stop - at])
-            )
-            at = stop
-        return b"".join(parts)
-
-    def load(self, address: int, size: int, byteorder: ByteOrder) -> int:
-        """Return the unsigned word of ``size`` bytes at ``address``, and keep its frame: tables are read again."""
-        self._check(address, size)
-        self._frame(address >> FRAME_SHIFT)
-        return super().load(address, size, byteorder)

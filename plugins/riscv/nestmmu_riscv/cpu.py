@@ -33,6 +33,8 @@ from nestmmu_riscv.traps import S_STAGE, VS_STAGE, Trap, trap_of
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
+    from nestmmu.batch_memory import Stage
+    from nestmmu.batch_stages import Batch
     from nestmmu.memory import Memory
     from nestmmu.protocols import WalkerFactory
     from nestmmu.radix import Step
@@ -107,7 +109,7 @@ class RiscvCpu:
         :param address: virtual, in bytes.
         :returns: where it ended, or the exception with every register that it writes.
         """
-        return self._do(access, address, self._rights())
+        return self._do(access, address, self.rights())
 
     def execute(self, access: Access, address: int, at: int) -> Reached | Trap:
         """Fetch a load or store instruction from ``at``, then do its access; a fetch is its own instruction."""
@@ -126,7 +128,7 @@ class RiscvCpu:
             message = f"no instruction makes a {access.label} as a guest{' with HLVX' if execute else ''}"
             raise ValueError(message)
         user = not self.registers.hstatus & HSTATUS_SPVP
-        return self._do(access, address, self._rights(virtual=True, user=user, execute=execute))
+        return self._do(access, address, self.rights(virtual=True, user=user, execute=execute))
 
     def probe(self, access: Access, address: int) -> Reached | Trap:
         """Return what :meth:`access` would, and change nothing: neither A nor D."""
@@ -134,10 +136,16 @@ class RiscvCpu:
         silent.ram = self.ram
         return silent.access(access, address)
 
+    def batch_stage(self, batch: Batch) -> Stage:
+        """Return what makes many accesses at once (:mod:`nestmmu.batch`)."""
+        from nestmmu_riscv.many import HartStage  # noqa: PLC0415  (numpy, and only for batches)
+
+        return HartStage(self, batch)
+
     def context(self, access: Access, address: int) -> tuple[HardwareTag, Hashable] | None:
         """Return the VMID, and what else a translation hangs on: ASID, privilege, SUM, MXR; None without a table."""
         del access, address
-        rights, registers = self._rights(), self.registers
+        rights, registers = self.rights(), self.registers
         atp = registers.vsatp if rights.virtual else registers.satp
         hgatp = registers.hgatp if rights.virtual else 0
         if mode_of(atp) not in MODES and mode_of(hgatp) not in MODES:
@@ -166,7 +174,8 @@ class RiscvCpu:
         real = translation.output_start + offset
         return Reached(real, translation.page_shift, translation.permissions, guest)
 
-    def _rights(self, *, virtual: bool | None = None, user: bool | None = None, execute: bool = False) -> Rights:
+    def rights(self, *, virtual: bool | None = None, user: bool | None = None, execute: bool = False) -> Rights:
+        """Return under which privilege an access of the hart's own mode is made, or one of another mode."""
         registers = self.registers
         virtual = registers.virtual if virtual is None else virtual
         user = registers.user if user is None else user
@@ -177,13 +186,17 @@ class RiscvCpu:
 
     def _do(self, access: Access, address: int, rights: Rights) -> Reached | Trap:
         try:
-            return self._translate(access, address, rights)
+            return self.translated(access, address, rights)
         except Fault as fault:
             if fault.original_address is None:
                 fault.original_address, fault.original_access = address, access
             return trap_of(fault, access, address, virtual=rights.virtual, user=rights.user)
 
-    def _translate(self, access: Access, address: int, rights: Rights) -> Reached:
+    def translated(self, access: Access, address: int, rights: Rights) -> Reached:
+        """Return where an access ends.
+
+        :raises Fault: if it does not end in an address.
+        """
         registers = self.registers
         tables = self._tables_for(rights)
         atp = registers.vsatp if rights.virtual else registers.satp
