@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from nestmmu.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from nestmmu.formats import AccessedDirty
     from nestmmu.memory import Memory
     from nestmmu.protocols import Cpu, Replayer
+    from nestmmu.testing import Architecture
     from nestmmu.vectors import Vectors
 
 ARCH = "ppc64_hpt"
@@ -42,3 +43,15 @@ def nestmmu_replayer(vectors: Vectors) -> Replayer | None:
     from nestmmu_ppc64_hpt.replay import HashReplayer  # noqa: PLC0415  (lazy: see the module)
 
     return HashReplayer(vectors)
+
+
+@hookimpl
+def nestmmu_conformance() -> Mapping[str, Callable[[], type[Architecture]]]:
+    """Return the declaration of the hash tables."""
+
+    def load() -> type[Architecture]:
+        from nestmmu_ppc64_hpt.conformance import Ppc64Hpt  # noqa: PLC0415  (lazy: see the module)
+
+        return Ppc64Hpt
+
+    return {ARCH: load}

@@ -83,7 +83,8 @@ class HashStage:
     """A CPU in a batch; its registers and segments are read at each chunk.
 
     A segment interrupt is INPUT_RANGE of :data:`SEGMENTS`; NOHPTE is NOT_PRESENT, a machine check UNREADABLE, of
-    the table. What N or G forbid is ATTRIBUTE, what pp forbids is PERMISSION; the stage tells whether keys forbid it.
+    the table. What pp, keys, N and G forbid is PERMISSION, as one bit of DSISR is for N and G; the stage tells whether
+    it is keys that forbid it.
 
     :raises NestmmuError: for a CPU whose memory is not the machine's.
     """
@@ -144,7 +145,7 @@ class HashStage:
         """Translate addresses of one segment."""
         everything = np.arange(len(lanes))
         if access is Access.FETCH and segment.no_execute:
-            self._fail(lanes, everything, FaultKind.ATTRIBUTE, SEGMENTS)
+            self._fail(lanes, everything, FaultKind.PERMISSION, SEGMENTS)
             return
         try:
             table = self.cpu.table(access)
@@ -243,11 +244,10 @@ class HashStage:
         return np.array(rights, np.uint8), np.array(codes, np.uint16)
 
     def _denied(self, cause: int) -> int:
-        kind = FaultKind.ATTRIBUTE if cause & DSISR_NOEXEC_OR_G else FaultKind.PERMISSION
         stage = STAGE
         if cause & DSISR_KEYFAULT:
             stage = BOTH if cause & (DSISR_NOEXEC_OR_G | DSISR_PROTFAULT) else KEYS
-        return self._code(kind, stage)
+        return self._code(FaultKind.PERMISSION, stage)
 
     def _touch(self, offsets: NDArray[np.int64], r: NDArray[np.uint64], access: Access) -> None:
         """Set R, and C for a store, where the CPU does that and the batch is to."""

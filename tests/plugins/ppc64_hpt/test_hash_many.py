@@ -62,10 +62,9 @@ def expected_fault(result: Interrupt, *, no_execute: bool = False) -> FaultSumma
         cause = result.get("hsrr1")
     if cause & DSISR_NOHPTE:
         return FaultSummary(FaultKind.NOT_PRESENT, STAGE, None, implicit=False)
-    kind = FaultKind.ATTRIBUTE if result.vector in FETCHES and cause & DSISR_NOEXEC_OR_G else FaultKind.PERMISSION
-    other = cause & DSISR_PROTFAULT or kind is FaultKind.ATTRIBUTE
+    other = cause & DSISR_PROTFAULT or (result.vector in FETCHES and cause & DSISR_NOEXEC_OR_G)
     stage = (BOTH if other else KEYS) if cause & DSISR_KEYFAULT else STAGE
-    return FaultSummary(kind, SEGMENTS if no_execute else stage, None, implicit=False)
+    return FaultSummary(FaultKind.PERMISSION, SEGMENTS if no_execute else stage, None, implicit=False)
 
 
 def compare(cpu: Power9Hash, addresses: list[int], access: Access, found: Translations) -> int:
