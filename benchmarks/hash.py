@@ -1,4 +1,4 @@
-"""Hash translation: searches and accesses in a table of 16 MiB, and the whole of it as arrays.
+"""Hash translation: searches and accesses in a table of 16 MiB, one by one and many at once; all of it as arrays.
 
 Run it with the Python that nestmmu is installed in, from a checkout: ``python benchmarks/hash.py``. Ratios are to the
 calibration loop of ``scalar.py``, run beside each round.
@@ -14,12 +14,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
 from scalar import ROUNDS, calibration, measure  # noqa: E402  (found by the path above)
 
 from nestmmu.access import Access  # noqa: E402
+from nestmmu.batch import translate_many  # noqa: E402
 from nestmmu.memory import PhysicalMemory  # noqa: E402
 from nestmmu_ppc64_book3s.interrupts import Interrupt  # noqa: E402
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF, Registers  # noqa: E402
@@ -31,6 +34,7 @@ from nestmmu_ppc64_hpt.table import HashTable  # noqa: E402
 
 SEED = 1
 PAGES = 20_000
+BATCH = 1_000_000
 PARTITION_TABLE, TABLE, ORDER, LPID = 0x1000_0000, 0x4000_0000, 24, 7
 SEGMENTS = 12
 RPN_R_C = 0x182
@@ -77,7 +81,7 @@ def enumeration() -> tuple[float, float]:
     return statistics.median(times), statistics.median(rounds)
 
 
-def main() -> None:
+def main() -> None:  # noqa: C901  (what is measured, one after the other)
     """Measure and print."""
     cpu, table, addresses = machine()
 
@@ -95,7 +99,15 @@ def main() -> None:
                 raise SystemExit(f"an interrupt for {address:#x}")
         return len(addresses)
 
-    rates = {"segment and search": measure(searches), "access": measure(accesses)}
+    many = np.tile(np.array(addresses, np.uint64), BATCH // len(addresses))
+
+    def batches() -> int:
+        if translate_many(cpu, many, Access.LOAD).faults.any():
+            raise SystemExit("a fault in a batch")
+        return len(many)
+
+    works = {"segment and search": searches, "access": accesses, "access, many at once": batches}
+    rates = {name: measure(work) for name, work in works.items()}
     took, rounds = enumeration()
     results: dict[str, dict[str, float]] = {
         **rates,

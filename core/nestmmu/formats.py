@@ -146,12 +146,12 @@ class RadixFormat:
 
     @functools.cached_property
     def simple(self) -> bool:
-        """Whether a leaf is told by one mask and one value a level and by few bits that it must not have.
+        """Whether a leaf is told by one mask and one value a level, and by bits that it must not have at any.
 
-        Any address is taken then, and no leaf stands for a group.
+        No leaf stands for a group then.
         """
         extras = any(level.groups or level.reserved for level in self.levels)
-        return self.input_rule is InputRule.ANY and not extras and all(type(rule) is Match for rule in self._rules())
+        return not extras and all(type(rule) is Match for rule in self._rules())
 
     def _rules(self) -> list[Match]:
         rules = [*self.reserved, self.valid, *(rule for rule, _ in self.permissions)]

@@ -24,16 +24,16 @@ from nestmmu.testing.topics.reverse_map import ReverseMap
 from nestmmu.testing.topics.shadow import Shadow
 from nestmmu.testing.topics.silence import Silence
 from nestmmu.testing.topics.state_machine import StateMachine
-from nestmmu.testing.topics.walks import Walks
+from nestmmu.testing.topics.walks import ManyPages, Walks
 
 if TYPE_CHECKING:
     from nestmmu.testing.architecture import Architecture
     from nestmmu.testing.topic import Topic
 
 TOPICS: tuple[type[Topic], ...] = (
-    Geometry, Permissions, BothStages, AccessedAndDirty, InBothStages, Faults, Walks, Composition, References,
-    Reflection, Hostile, HostileGuest, Batch, Lifetime, Entries, Events, Isolation, Silence, Shadow, ReverseMap, Dirty,
-    Invalidation, Progress, StateMachine,
+    Geometry, Permissions, BothStages, AccessedAndDirty, InBothStages, Faults, ManyPages, Walks, Composition,
+    References, Reflection, Hostile, HostileGuest, Batch, Lifetime, Entries, Events, Isolation, Silence, Shadow,
+    ReverseMap, Dirty, Invalidation, Progress, StateMachine,
 )  # fmt: skip
 
 

@@ -28,8 +28,10 @@ _HASH_BITS = 39
 _GROUP_BYTES, _ENTRY_BYTES = 128, 16
 _PAGES = ((12, 0x000, 0), (16, 0x110, 0x1), (24, 0x100, 0x0), (34, 0x120, 0x3))
 """Log2 of a base page's bytes, its L and LP in the SLB, and the penc of an actual page as large (ISA 3.0B, 5.7.8)."""
-_PP = {READ | WRITE | EXECUTE: 2, READ | WRITE: 2, READ | EXECUTE: 3, READ: 3, 0: 1 << 63}
+_PP = ((1, 3, 1 << 63), (2, 1, 0))
+"""pp0 and pp of what may be written, read, and neither, for key 0 and for key 1; the other key may something else."""
 _NO_EXECUTE = 1 << 2
+_KS, _KP = 0x800, 0x400
 _SEGMENT_FAULTS = frozenset({0x380, 0x480})
 _NO_TREE = "a hash table is no tree: it has neither levels nor directory entries"
 _ONE_STAGE = "hash translation has one stage: an entry leads to a real address of the machine"
@@ -46,11 +48,12 @@ class SegmentTable(Table):
 
     def __init__(self, policy: AccessedDirty, number: int) -> None:
         self.base_shift, llp, self.penc = _PAGES[number]
+        self.key = number & 1
         self.page_shifts = (self.base_shift,)
         self.memory = PhysicalMemory()
         self.vsid = 0x2A_5A5A + number
         self.memory.store(self.partition_table, self.base | self.order - 18, 8, "big")
-        word = 1 << 62 | self.vsid << 24 | llp
+        word = 1 << 62 | self.vsid << 24 | llp | (_KS if self.key else _KP)
         registers = Registers(ptcr=self.partition_table, msr=MSR_SF | MSR_IR | MSR_DR)
         self.cpu = Power9Hash(registers, self.memory, Slb([(1 << 27, word)]), reference_change=policy)
 
@@ -66,6 +69,10 @@ class SegmentTable(Table):
         large = self.base_shift > 12  # noqa: PLR2004  (4 KiB)
         return page >> 23 << 7 & (1 << 52) - 1 | large << 2 | secondary << 1 | 1
 
+    def _pp(self, rights: int) -> int:
+        writable, readable, nothing = _PP[self.key]
+        return writable if rights & WRITE else readable if rights & READ else nothing
+
     def _place(self, address: int) -> int | None:
         """Return where the entry of a page is."""
         for secondary, group in enumerate(self._groups(address)):
@@ -79,7 +86,7 @@ class SegmentTable(Table):
         self, address: int, target: int, shift: int, rights: int, *, accessed: bool = True, dirty: bool = True
     ) -> None:
         """Write an entry: in the place that the page has, else in the first free one, primary PTEG first."""
-        second = target | self.penc << 12 | 1 << 58 | accessed << 8 | dirty << 7 | _PP[rights]
+        second = target | self.penc << 12 | 1 << 58 | accessed << 8 | dirty << 7 | self._pp(rights)
         second |= 0 if rights & EXECUTE or not rights else _NO_EXECUTE
         place = self._place(align_down(address, shift))
         if place is None:
@@ -133,7 +140,7 @@ class Ppc64Hpt(Architecture):
         input_bits=SEGMENT_LG2,
         output_bits=57,
         page_shifts=tuple(shift for shift, _, _ in _PAGES),
-        rights=(READ, READ | WRITE, READ | EXECUTE, READ | WRITE | EXECUTE),
+        rights=(0, READ, READ | WRITE, READ | EXECUTE, READ | WRITE | EXECUTE),
         byteorder="big",
         entry_bytes=_ENTRY_BYTES,
         policies=(AccessedDirty.UPDATE, AccessedDirty.IGNORE),

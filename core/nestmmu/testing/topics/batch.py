@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nestmmu.testing.architecture import Table
     from nestmmu.translations import Translations
 
-_PAGES, _ADDRESSES = 30, 400
+_PAGES, _FAR, _ADDRESSES = 30, 12, 400
 
 
 class Batch(Topic):
@@ -29,10 +29,13 @@ class Batch(Topic):
 
     def _fill(self, variant: int, chance: random.Random, policy: AccessedDirty) -> tuple[Table, list[int]]:
         table, starts = self.arch.make_table(policy, variant), []
-        for _ in range(_PAGES):
+        bits = self.form.input_bits
+        # Pages far apart come together where pages are found by a hash of the address.
+        far = [page << max(bits - 5, table.page_shifts[-1]) for page in range(_FAR)]
+        for place in range(_PAGES + _FAR):
             shift = chance.choice(table.page_shifts)
-            start = chance.getrandbits(chance.choice((shift + 3, self.form.input_bits))) >> shift << shift
-            start %= 1 << self.form.input_bits
+            start = far[place] if place < _FAR else chance.getrandbits(chance.choice((shift + 3, bits)))
+            start = start % (1 << bits) >> shift << shift
             flags = {"accessed": chance.random() < 0.7, "dirty": chance.random() < 0.7}  # noqa: PLR2004  (mostly)
             target = chance.getrandbits(self.form.output_bits) >> shift << shift
             table.map(start, target, shift, chance.choice(self.form.rights), **flags)
