@@ -38,6 +38,8 @@ class Overlaps:
     """First address of the piece."""
     length: NDArray[np.uint64]
     """Bytes."""
+    whole: bool = False
+    """Whether each range is one piece."""
 
 
 class Places:
@@ -123,6 +125,8 @@ def overlaps(starts: NDArray[np.uint64], lasts: NDArray[np.uint64], extents: Ext
     first = places.first_reaching(starts)
     beyond = np.minimum(first, len(extents) - 1)
     single = lasts <= extent_last[beyond]
+    if single.all() and (extents.start[beyond] <= starts).all():
+        return Overlaps(np.arange(len(starts)), first, starts, lasts - starts + _ONE, whole=True)
     end = first + 1
     if not single.all():
         many = np.flatnonzero(~single)
@@ -151,10 +155,12 @@ def compose(inner: Extents, outer: Extents) -> Extents:
     in :func:`~nestmmu.compose.compose_mappings` for a store. What leads where ``outer`` maps nothing is left out.
     """
     pieces = overlaps(inner.target, inner.target + (inner.length - _ONE), outer)
-    left, right = pieces.left, pieces.right
-    flags = outer.flags[right] & (inner.flags[left] | np.uint16(0xFFFC))
+    right = pieces.right
+    left = slice(None) if pieces.whole else pieces.left
+    flags = outer.flags[right]
+    flags &= inner.flags[left] | np.uint16(0xFFFC)
     return Extents(
-        inner.start[left] + (pieces.start - inner.target[left]),
+        inner.start if pieces.whole else inner.start[left] + (pieces.start - inner.target[left]),
         pieces.length,
         outer.target[right] + (pieces.start - outer.start[right]),
         inner.permissions[left] & outer.permissions[right],
