@@ -210,6 +210,8 @@ class TestOpening:
         assert kind_of(shipped_image()) == "nest-image"
         assert kind_of(as_elf) == "elf"
         assert kind_of(written(tmp_path / "m", b"")) == "raw"
+        assert kind_of(written(tmp_path / "m", b"{1234567")) == "raw"
+        assert kind_of(written(tmp_path / "without an ending", b'{\n "format": 1}')) == "nest-image"
 
     def test_an_elf_file_with_a_document(self, as_elf: Path, tmp_path: Path, plugins: Plugins) -> None:
         document = description(tmp_path, shipped_image())

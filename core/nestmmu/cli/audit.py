@@ -41,12 +41,15 @@ def audited(path: Path, tables: NestTables) -> Audit:
         ) from (error)
 
 
-def offenders(audit: Audit) -> list[dict[str, Any]]:
-    """Return every entry that is not sound, and what is under it, as ``--json`` prints it."""
+def offenders(audit: Audit, most: int | None = None) -> list[dict[str, Any]]:
+    """Return the entries that are not sound, and what is under each, as ``--json`` prints them.
+
+    :param most: how many of them; None: all.
+    """
     from nestmmu.audit import Verdict  # noqa: PLC0415  (lazy: see the package)
     from nestmmu.extents import ACCESSED, DIRTY  # noqa: PLC0415
 
-    chosen = audit.offenders
+    chosen = audit.offenders[:most]
     if audit.judge is None or not len(chosen):
         return []
     entries, judge = audit.shadow.take(chosen), audit.judge
@@ -140,7 +143,7 @@ def audit(
     else:
         from nestmmu.report.audits import show_audit  # noqa: PLC0415  (lazy: see the package)
 
-        show_audit(found, nest, offenders(found), _SHOWN)
+        show_audit(found, nest, offenders(found, _SHOWN))
     if not found.sound:
         raise typer.Exit(EXIT_DIFFERENT)
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import attrs
 import typer
 
 from nestmmu.cli.errors import EXIT_DIFFERENT, DebugOption, JsonOption, guarded
-from nestmmu.cli.extents import read_space
 from nestmmu.cli.images import BaseOption, DescribeOption, SetOption, opened_nest
-from nestmmu.cli.spaces import EXTENT_FILES, Space, extent_json
+from nestmmu.cli.spaces import EXTENT_FILES, Space, extent_json, extents_of_image
 
 if TYPE_CHECKING:
     from nestmmu.extents import Extents
+    from nestmmu.nests import NestTables
 
 _SHOWN = 5
 """How many ranges of each kind a person is shown."""
@@ -57,12 +57,29 @@ def compare(name: str, one: Extents, other: Extents) -> SpaceDifference:
     )
 
 
-def _spaces(one: Path, other: Path, describe: Path | None, settings: list[str] | None, base: str) -> list[Space]:
-    """Return the spaces that both of two images have; for files of extents, what they are compared with in an image."""
-    if one.suffix in EXTENT_FILES or other.suffix in EXTENT_FILES:
-        return [Space.L2]
-    tables = [opened_nest(path, describe, settings, base).tables() for path in (one, other)]
-    return [space for space in Space if all(each.named(space.value) is not None for each in tables)]
+class _Side:
+    """One of the two that are compared: the levels of an image, or extents of a file."""
+
+    def __init__(self, path: Path, describe: Path | None, settings: list[str] | None, base: str) -> None:
+        self.path = path
+        self.tables: NestTables | None = None
+        self._extents: Extents | None = None
+        if path.suffix in EXTENT_FILES:
+            from nestmmu.extent_files import load_extents  # noqa: PLC0415  (lazy: see the package)
+
+            self._extents = load_extents(path)
+        else:
+            self.tables = opened_nest(path, describe, settings, base).tables()
+
+    def has(self, space: Space) -> bool:
+        """Tell whether it has a space; a file of extents may be any."""
+        return self.tables is None or self.tables.named(space.value) is not None
+
+    def extents(self, space: Space) -> Extents:
+        """Return a space."""
+        if self._extents is not None or self.tables is None:
+            return cast("Extents", self._extents)
+        return extents_of_image(self.path, self.tables, space)[0]
 
 
 @guarded
@@ -86,11 +103,14 @@ def diff(
 
     Example: nestmmu diff before.json after.json --space shadow
     """
+    sides = [_Side(path, describe, settings, base) for path in (a, b)]
+    of_files = any(side.tables is None for side in sides)
+    wanted = [space] if space is not None else [Space.L2] if of_files else list(Space)
     found = []
-    for one in [space] if space is not None else _spaces(a, b, describe, settings, base):
-        name = "extents" if {a.suffix, b.suffix} <= EXTENT_FILES else one.value
-        spaces = [read_space(path, one, describe, settings, base)[0] for path in (a, b)]
-        found.append(compare(name, *spaces))
+    for one in wanted:
+        if space is not None or all(side.has(one) for side in sides):
+            name = "extents" if all(side.tables is None for side in sides) else one.value
+            found.append(compare(name, *(side.extents(one) for side in sides)))
     equal = all(each.equal for each in found)
     if json:
         from nestmmu.cli.output import print_json  # noqa: PLC0415  (lazy: see the package)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from nestmmu.memory import PhysicalMemory
 
 _MAGIC_BYTES = 8
+_OBJECT = re.compile(rb'\s*\{\s*["}]')
 _KDUMP = b"KDUMP   "
 _SECTIONS = ("l0", "l1", "l2")
 _GIVE = "give --describe FILE.json, or --set arch=NAME and the registers"
@@ -56,7 +58,8 @@ def kind_of(path: Path) -> str:
         raise InputError(path, "", problem, "dump it without compression, as ELF (`dump-guest-memory FILE`)")
     if start.startswith(ELF_MAGIC):
         return "elf"
-    return "nest-image" if path.name.endswith((".json", ".json.gz")) else "raw"
+    document = path.name.endswith((".json", ".json.gz")) or _OBJECT.match(start)
+    return "nest-image" if document else "raw"
 
 
 def open_image(

@@ -20,11 +20,10 @@ _LISTED = 10
 """How many places of one problem are listed."""
 
 
-def show_audit(audit: Audit, nest: Nest, offenders: list[dict[str, Any]], shown: int) -> None:
+def show_audit(audit: Audit, nest: Nest, offenders: list[dict[str, Any]]) -> None:
     """Print verdicts by page size, what is wrong with tables, and the first offenders with both derivations.
 
-    :param offenders: as ``--json`` has them.
-    :param shown: how many of them are printed with their derivations.
+    :param offenders: the first of them, as ``--json`` has them.
     """
     shifts = np.unique(audit.shadow.page_shift).tolist()
     verdicts = [verdict for verdict in Verdict if verdict is Verdict.SOUND or (audit.verdicts == verdict).any()]
@@ -43,11 +42,11 @@ def show_audit(audit: Audit, nest: Nest, offenders: list[dict[str, Any]], shown:
         )
         more = f", and {len(found) - _LISTED:,} more" if len(found) > _LISTED else ""
         typer.echo(f"{found.table}: {found.problem}: {places}{more}")
-    for row in offenders[:shown]:
+    for row in offenders:
         typer.echo(f"{row['l2_real']:#x}: {row['verdict']}")
         for space in ("shadow", "l2"):
             show_walk(space, row["l2_real"], nest.explain(space, row["l2_real"]))
-    if len(offenders) > shown:
-        typer.echo(f"{len(offenders) - shown:,} more; --json lists them all")
+    if len(audit.offenders) > len(offenders):
+        typer.echo(f"{len(audit.offenders) - len(offenders):,} more; --json lists them all")
     if audit.sound:
         typer.echo(f"{len(audit.shadow):,} of {len(audit.shadow):,} entries sound, nothing wrong with the tables")
