@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from nestmmu.testing import Conformance
-from nestmmu_riscv.conformance import RiscvSv39x4, RiscvSv48x4, RiscvSv57x4
+from nestmmu_riscv.conformance import RiscvSv39, RiscvSv39x4, RiscvSv48x4, RiscvSv57x4
 
 
 class TestRiscv(Conformance):
     architecture = RiscvSv39x4
+
+
+class TestRiscvSv39(Conformance):
+    architecture = RiscvSv39
 
 
 class TestRiscvSv48x4(Conformance):

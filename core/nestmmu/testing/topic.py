@@ -6,7 +6,9 @@ import random
 from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 from nestmmu.access import ALL_PERMISSIONS, Access
+from nestmmu.addresses import ADDRESS_BITS, low_mask
 from nestmmu.errors import NestmmuError
+from nestmmu.formats import InputRule
 from nestmmu.testing.architecture import Architecture, RadixArchitecture
 
 if TYPE_CHECKING:
@@ -67,6 +69,13 @@ class Topic:
     def form(self) -> Capabilities:
         """What the architecture declares."""
         return self.architecture.capabilities
+
+    def canonical(self, address: int) -> int:
+        """Return an address with the bits above those that a table translates as the architecture wants them."""
+        bits = self.form.input_bits
+        if self.form.above_input is InputRule.SIGN and address >> bits - 1 & 1:
+            return address | low_mask(ADDRESS_BITS) ^ low_mask(bits)
+        return address
 
     def random(self, name: str) -> random.Random:
         """Return random numbers for one test."""

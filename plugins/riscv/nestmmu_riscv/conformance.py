@@ -112,6 +112,44 @@ class RiscvSv39x4(RadixArchitecture):
         return RiscvComposer(table_format(SV39, g_stage=True), (11, 9, 9), svadu=False)
 
 
+class RiscvSv39(RiscvSv39x4):
+    """Sv39 of S-mode: U is the mode's to judge, so no permission of the table; addresses are signed."""
+
+    capabilities: ClassVar[Capabilities] = attrs.evolve(
+        RiscvSv39x4.capabilities,
+        name="riscv_sv39",
+        input_bits=39,
+        rights=_RIGHTS[1:],
+        trees=((LevelShape("2", 30, 9), LevelShape("1", 21, 9), LevelShape("0", 12, 9)),),
+        above_input=InputRule.SIGN,
+        scopes=(),
+        nest_shifts=(),
+        shadow_shifts=(),
+        unsupported=dict.fromkeys(
+            (Feature.NEST, Feature.COMPOSITION, Feature.TWO_STAGES),
+            "what lies behind a table of S-mode is in one of the x4 forms, which are shadowed: riscv runs them",
+        ),
+    )
+
+    def entry_word(
+        self, tree: tuple[LevelShape, ...], depth: int, target: int, rights: int, *, accessed: bool, dirty: bool
+    ) -> int:
+        """Return V, R, W, X, A, D and PPN, of a page without U; nothing where nothing is permitted."""
+        word = super().entry_word(tree, depth, target, rights, accessed=accessed, dirty=dirty)
+        return word & ~(1 << 4) if rights else 0
+
+    def decode(self, depth: int, shift: int, word: int) -> Meaning:
+        """Read a leaf without regard to U."""
+        rwx = word & 0b1110
+        return super().decode(depth, shift, word | 1 << 4 if rwx else word)
+
+    def translator(
+        self, memory: Memory, root: int, index_bits: int, policy: AccessedDirty, stage: str = "tree"
+    ) -> RadixTable:
+        """Return the hardware's walk of one tree, as a table of no mode in particular."""
+        return RadixTable(RadixWalker(table_format(SV39), memory, stage, policy), Root(root, index_bits))
+
+
 _NO_NEST = "the nest of Sv39x4 (riscv) is run; the modes differ in their levels alone"
 
 

@@ -104,14 +104,20 @@ def nestmmu_machine(
 
 @hookimpl
 def nestmmu_conformance() -> Mapping[str, Callable[[], type[Architecture]]]:
-    """Return the declarations: Sv39x4 with a nest, Sv48x4 and Sv57x4."""
-    return {ARCH: _sv39x4, f"{ARCH}_sv48x4": _sv48x4, f"{ARCH}_sv57x4": _sv57x4}
+    """Return the declarations: Sv39x4 with a nest, Sv48x4 and Sv57x4, and Sv39 of S-mode."""
+    return {ARCH: _sv39x4, f"{ARCH}_sv39": _sv39, f"{ARCH}_sv48x4": _sv48x4, f"{ARCH}_sv57x4": _sv57x4}
 
 
 def _sv39x4() -> type[Architecture]:
     from nestmmu_riscv.conformance import RiscvSv39x4  # noqa: PLC0415  (lazy: see the module)
 
     return RiscvSv39x4
+
+
+def _sv39() -> type[Architecture]:
+    from nestmmu_riscv.conformance import RiscvSv39  # noqa: PLC0415  (lazy: see the module)
+
+    return RiscvSv39
 
 
 def _sv48x4() -> type[Architecture]:

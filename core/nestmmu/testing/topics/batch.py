@@ -35,7 +35,7 @@ class Batch(Topic):
         for place in range(_PAGES + _FAR):
             shift = chance.choice(table.page_shifts)
             start = far[place] if place < _FAR else chance.getrandbits(chance.choice((shift + 3, bits)))
-            start = start % (1 << bits) >> shift << shift
+            start = self.canonical(start % (1 << bits) >> shift << shift)
             flags = {"accessed": chance.random() < 0.7, "dirty": chance.random() < 0.7}  # noqa: PLR2004  (mostly)
             target = chance.getrandbits(self.form.output_bits) >> shift << shift
             table.map(start, target, shift, chance.choice(self.form.rights), **flags)
@@ -44,7 +44,9 @@ class Batch(Topic):
 
     def _addresses(self, chance: random.Random, starts: list[int]) -> list[int]:
         near = [chance.choice(starts) ^ chance.getrandbits(14) for _ in range(_ADDRESSES)]
-        return [at % (1 << self.form.input_bits) for at in near]
+        # One in eight may be an address that the architecture does not take.
+        cut = [at % (1 << self.form.input_bits) for at in near]
+        return [at if place % 8 == 0 else self.canonical(at) for place, at in enumerate(cut)]
 
     def _one(self, table: Table, address: int, access: Access) -> tuple[Any, ...]:
         try:

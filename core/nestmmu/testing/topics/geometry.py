@@ -33,12 +33,6 @@ class Geometry(Topic):
             for shift in self.arch.make_table(variant=variant).page_shifts:
                 yield self.arch.make_table(variant=variant), shift, f"form {variant}, page of 2**{shift} bytes"
 
-    def _canonical(self, address: int) -> int:
-        bits = self.form.input_bits
-        if self.form.above_input is InputRule.SIGN and address >> bits - 1 & 1:
-            return address | low_mask(ADDRESS_BITS) ^ low_mask(bits)
-        return address
-
     def _target(self, shift: int) -> int:
         """Return an address of the output space, every bit of it set that a page of this size may have."""
         return low_mask(self.form.output_bits) >> shift << shift
@@ -49,7 +43,7 @@ class Geometry(Topic):
         for table, shift, what in self._tables():
             page = 1 << shift
             start, target = page, self._target(shift)
-            table.map(self._canonical(start), target, shift, rights)
+            table.map(self.canonical(start), target, shift, rights)
             for offset in {0, 1, page - 1, *(1 << bit for bit in range(shift))}:
                 equal(look(table, start + offset, access), target + offset, f"{what}, byte {offset:#x}")
             mapping = table.translate(start + 5, access)
@@ -64,7 +58,7 @@ class Geometry(Topic):
         for table, shift, what in self._tables():
             wanted = {}
             for place, bit in enumerate(range(shift, self.form.input_bits)):
-                address = self._canonical(1 << bit)
+                address = self.canonical(1 << bit)
                 wanted[address] = (place + 1) << shift
                 if wanted[address] <= low_mask(self.form.output_bits):
                     table.map(address, wanted[address], shift, rights)
@@ -79,9 +73,9 @@ class Geometry(Topic):
         for table, shift, what in self._tables():
             last = (1 << self.form.input_bits) - (1 << shift)
             table.map(0, 1 << shift, shift, rights)
-            table.map(self._canonical(last), 2 << shift, shift, rights)
+            table.map(self.canonical(last), 2 << shift, shift, rights)
             equal(look(table, (1 << shift) - 1, access), (2 << shift) - 1, f"{what}: the first")
-            equal(look(table, self._canonical(last) + 1, access), (2 << shift) + 1, f"{what}: the last")
+            equal(look(table, self.canonical(last) + 1, access), (2 << shift) + 1, f"{what}: the last")
 
     def test_every_bit_of_a_target_is_kept(self) -> None:
         rights = self.most_rights()

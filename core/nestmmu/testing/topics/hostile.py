@@ -43,7 +43,7 @@ class Hostile(Topic):
             chance = self.random(f"hostile {variant}")
             for number in range(20):
                 table = self.trees.make_table(variant=variant)
-                address = chance.getrandbits(self.form.input_bits)
+                address = self.canonical(chance.getrandbits(self.form.input_bits))
                 deepest = table.tree.place(address, len(table.levels) - 1)
                 require(deepest, "there is a table at every level")
                 for at in table.tree.on_the_way(address):

@@ -159,6 +159,23 @@ class Invalidation(Topic):
                 world.check("shrunk")
             require(world.nest.walks.cache.hits, "a page-walk cache is hit")
 
+    def test_one_invalidation_for_all_guests(self) -> None:
+        """Pages of both are taken away, and then one invalidation is made for all that there are."""
+        if Scope.ALL not in self.form.scopes:
+            return
+        for shift in self.form.nest_shifts:
+            world = self._warm(shift)
+            for tag in (world.one, world.other):
+                for page in (0, 2):
+                    leaf = world.leaves[tag].pop(page << world.small)
+                    world.nest.pages(tag).clear(leaf.start, leaf.shift)
+            world.nest.invalidate(Scope.ALL, world.one, 0, world.small)
+            world.check("all guests at once")
+            for tag in (world.one, world.other):
+                for page in range(3):
+                    for access in Access:
+                        world.access(tag, access, (page << world.small) + OFFSET, "all guests at once")
+
     def test_what_the_guest_hypervisor_invalidates(self) -> None:
         for scope in self.form.scopes:
             for shift in self.form.nest_shifts:

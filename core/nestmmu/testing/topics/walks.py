@@ -31,7 +31,7 @@ class Walks(Topic):
         for _ in range(_PAGES):
             shift = chance.choice(table.page_shifts)
             near = home ^ chance.getrandbits(chance.choice((shift + 2, shift + 5, bits)))
-            start = near % (1 << bits) >> shift << shift
+            start = self.canonical(near % (1 << bits) >> shift << shift)
             target = chance.getrandbits(self.form.output_bits) >> shift << shift
             flags = chance.random() < 0.5, chance.random() < 0.5  # noqa: PLR2004  (as often as not)
             table.map(start, target, shift, chance.choice(self.form.rights), accessed=flags[0], dirty=flags[1])
@@ -47,7 +47,11 @@ class Walks(Topic):
                 for _ in range(_ADDRESSES):
                     within = chance.choice((chance.choice(starts), chance.getrandbits(self.form.input_bits)))
                     address = within ^ chance.getrandbits(chance.choice((3, *table.page_shifts)))
-                    agree(table, address % (1 << self.form.input_bits), f"seed {self.seed}, table {variant}.{number}")
+                    agree(
+                        table,
+                        self.canonical(address % (1 << self.form.input_bits)),
+                        f"seed {self.seed}, table {variant}.{number}",
+                    )
 
     def test_a_word_that_is_written_again_is_read_again(self) -> None:
         """Nothing may be remembered of where a word lies, only of what a word says."""
