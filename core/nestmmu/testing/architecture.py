@@ -9,11 +9,12 @@ import attrs
 
 from nestmmu.addresses import align_down
 from nestmmu.batch import translate_many
+from nestmmu.errors import NestmmuError
 from nestmmu.formats import AccessedDirty
 from nestmmu.mappings import Mapping
 from nestmmu.memory import PhysicalMemory
 from nestmmu.testing.stages import TreeStages, TwoStages
-from nestmmu.testing.trees import Tree, Upwards
+from nestmmu.testing.trees import Page, Tree, Upwards
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,6 +105,13 @@ class Architecture(abc.ABC):
         """
         return Mapping(address, output, shift, rights, accessed, dirty)
 
+    def entry_page(self, leaf: Mapping) -> Page:
+        """Return what the raw entry of a composed leaf says.
+
+        :raises NotImplementedError: where :attr:`Capabilities.unsupported` says that nothing is composed.
+        """
+        raise NotImplementedError
+
     def composer(self) -> Composer:
         """Return what makes a leaf of a shadow.
 
@@ -174,6 +182,19 @@ class RadixArchitecture(Architecture):
             super().leaf_mapping(address, output, shift, rights, accessed=accessed, dirty=dirty), entry=word
         )
 
+    def entry_page(self, leaf: Mapping) -> Page:
+        """Return what the word of a composed leaf says.
+
+        :raises NestmmuError: if it is no leaf's.
+        """
+        levels = self.capabilities.trees[0]
+        depth = next(place for place, level in enumerate(levels) if level.shift == leaf.page_shift)
+        page = self.decode(depth, leaf.page_shift, leaf.entry or 0)
+        if not isinstance(page, Page):
+            message = f"the entry of a composed leaf, {leaf.entry or 0:#x}, is {page}"
+            raise NestmmuError(message)
+        return page
+
     def make_memory(self) -> PhysicalMemory:
         """Return an empty memory for one test."""
         size = self.memory_bytes
@@ -203,8 +224,7 @@ class TreeTable(Table):
 
     def flags(self, address: int) -> tuple[bool, bool]:
         """Return accessed and dirty of a page that was mapped, as its raw word has them."""
-        end = self.tree.read(address)
-        return getattr(end, "accessed", False), getattr(end, "dirty", False)
+        return self.tree.flags(address)
 
     def translate(self, address: int, access: Access) -> Mapping:
         """Do an access by the plugin."""

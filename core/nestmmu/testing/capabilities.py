@@ -73,8 +73,18 @@ class Capabilities:
     scopes: tuple[Scope, ...] = ()
     nest_shifts: tuple[int, ...] = ()
     """Log2 of the page sizes with which the nest's two hypervisors may map, smallest first."""
+    entry_shifts: tuple[int, ...] = ()
+    """Log2 of the page sizes that one entry of the guest hypervisor's can have: a larger page of :attr:`nest_shifts` is
+    written as many. Empty: one entry can have each of those."""
     shadow_shifts: tuple[int, ...] = ()
     """Log2 of the page sizes of a shadow; a composer gets leaves of these, and makes some."""
+    whole_pages: bool = False
+    """Whether a page of the guest hypervisor's is shadowed whole or not at all, so that the host's has to be as large;
+    else the shadow's is the smaller of the two."""
+    host_sets_flags: bool = False
+    """Whether the host sets accessed and dirty in the guest hypervisor's entries; else it reflects what lacks them."""
+    writable_if_dirty: bool = False
+    """Whether a shadow permits stores to what is dirty only: where hardware would set dirty, and no one saw it."""
     most_faults: int = 5
     """How often one access of a nested guest may fault before it has ended."""
     same_record: Mapping[str, str] = attrs.Factory(dict)
@@ -112,6 +122,11 @@ class Capabilities:
         if not all(self.unsupported.values()) or not all(self.expected_failures.values()):
             message = f"{self.name}: what is unsupported or expected to fail needs a reason"
             raise NestmmuError(message)
+
+    def shadow_shift(self, inner: int, outer: int) -> int:
+        """Return log2 of the bytes of the shadow's page for one of the guest hypervisor's behind one of the host's."""
+        entries = self.entry_shifts or self.nest_shifts
+        return min(max(shift for shift in entries if shift <= inner), outer)
 
     @property
     def largest_shift(self) -> int:

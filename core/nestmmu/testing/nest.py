@@ -89,6 +89,10 @@ class Pages(Protocol):
         """Unmap a page."""
         ...
 
+    def flags(self, address: int) -> tuple[bool, bool]:
+        """Return accessed and dirty as the raw word of an address has them; neither, where there is none."""
+        ...
+
 
 class MovingBacking:
     """What the host keeps behind its guest: the tables in one piece, and each chunk of data anywhere."""
@@ -224,6 +228,10 @@ class Nest(abc.ABC):
     @abc.abstractmethod
     def plant(self, leaf: Leaf) -> None:
         """Write a leaf into the host's table for the guest, by raw words; the host knows nothing of it."""
+
+    def named(self, address: int) -> int:
+        """Return the address of a guest's guest that the host's name for it, in faults and events, stands for."""
+        return address
 
     def enter(self, assigned: AssignedTag) -> NestedGuest:
         """Return a guest's guest, made where need be."""

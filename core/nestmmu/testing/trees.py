@@ -221,6 +221,11 @@ class Tree:
         self.put(at, self.words.entry_word(self.levels, depth, target, rights, accessed=accessed, dirty=dirty))
         return at
 
+    def flags(self, address: int) -> tuple[bool, bool]:
+        """Return accessed and dirty of the leaf of an address; neither, where there is none."""
+        end = self.read(address)
+        return (end.accessed, end.dirty) if isinstance(end, Reached) else (False, False)
+
     def read(self, address: int) -> Reached | Refused:
         """Walk slowly, by the declaration, and return how it ended; permissions are not looked at."""
         return self._walk(address)[0]

@@ -145,16 +145,18 @@ class World:
             return Verdict.EMULATE
         if slot.read_only and access is Access.STORE:
             return Verdict.INJECT
-        if not found[0].accessed or (access is Access.STORE and not found[0].dirty):
+        unset = not found[0].accessed or (access is Access.STORE and not found[0].dirty)
+        if unset and not self.form.host_sets_flags:
             return Verdict.REFLECT
         truth = self.truth(tag, address)
         return truth[0] if truth is not None and truth[1] & access else Verdict.FAIL
 
     def access(self, tag: AssignedTag, access: Access, address: int, what: str = "") -> Ended:
-        """Do one access and compare how it ended, and how often it faulted.
+        """Do one access and compare how it ended, how often it faulted, and what the guest hypervisor's entry has then.
 
         :raises ConformanceError: if it ended otherwise, or faulted too often.
         """
+        before = self.nest.pages(tag).flags(address)
         end = self.nest.access(tag, access, address)
         what = f"{what}{', ' if what else ''}guest {tag}, a {access.label} of {address:#x}"
         found = end.verdict if end.address is None else end.address
@@ -163,7 +165,18 @@ class World:
         if end.verdict is Verdict.EMULATE and end.outcome is not None and led is not None:
             equal(end.outcome.address, led[1], f"{what}: the address of the device")
         require(len(end.faults) <= self.form.most_faults, f"{what}: {len(end.faults)} faults")
+        self._check_flags(tag, access, address, before, what)
         return end
+
+    def _check_flags(
+        self, tag: AssignedTag, access: Access, address: int, before: tuple[bool, bool], what: str
+    ) -> None:
+        """Look whether accessed and dirty of the guest hypervisor's entry are what the access had to make of them."""
+        found, store, wanted = self.find(tag, address), access is Access.STORE, before
+        if self.form.host_sets_flags and found is not None and found[0].rights & access:
+            leaf, wanted = found[0], (True, before[1] or store)
+            self.leaves[tag][leaf.start] = attrs.evolve(leaf, accessed=True, dirty=leaf.dirty or store)
+        equal(self.nest.pages(tag).flags(address), wanted, f"{what}: the guest hypervisor's accessed and dirty")
 
     def access_all(self, what: str = "") -> None:
         """Do every kind of access to every page of every guest's guest, and beside."""
@@ -243,6 +256,8 @@ class World:
             return
         require(leaf.shift <= max(outer.shift, self.small), f"{where} is larger than the host's page")
         require(not leaf.dirty or (outer.dirty and inner[0].dirty), f"{where} is dirty, and a page under it is not")
+        unseen = self.form.writable_if_dirty and leaf.rights & WRITE and not leaf.dirty
+        require(not unseen, f"{where} permits stores, and is not dirty")
         require(not leaf.accessed or (outer.accessed and inner[0].accessed), f"{where} is accessed, and one under not")
 
     @property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from nestmmu.access import WRITE, Access
+from nestmmu.addresses import align_down
 from nestmmu.faults import Fault, FaultKind
 from nestmmu.mappings import Mapping
 from nestmmu.nested_faults import NestedFaultHandler, Tell
@@ -31,10 +32,9 @@ from nestmmu_ppc64_hpt.pages import HPTE_R_RPN
 from nestmmu_ppc64_hpt.protection import (
     denial,
     execute_permissions,
-    is_writable,
     key_permissions,
+    limited,
     page_permissions,
-    read_only,
 )
 from nestmmu_ppc64_hpt.shadow import pack
 from nestmmu_ppc64_hpt.table import STAGE
@@ -74,15 +74,22 @@ def decode(interrupt: Interrupt, *, amr: int = 0, iamr: int = 0) -> Exit | None:
     fetch = interrupt.vector == VECTOR_HISI
     address = interrupt.get("hsrr0" if fetch else "hdar")
     cause = interrupt.get("hsrr1") if fetch else interrupt.get("hdsisr")
-    record = HashExit(fetch, interrupt.get("hsrr1"), address, cause, interrupt.get("asdr"), amr, iamr)
+    return exit_of(HashExit(fetch, interrupt.get("hsrr1"), address, cause, interrupt.get("asdr"), amr, iamr))
+
+
+def exit_of(record: HashExit) -> Exit:
+    """Return the fault on a virtual page that registers tell of.
+
+    :raises ValueError: for a segment that there is not.
+    """
     segment = segment_of(record.segment)
     if segment is None:
         message = f"ASDR {record.segment:#x} is no segment"
         raise ValueError(message)
-    kind = FaultKind.NOT_PRESENT if cause & DSISR_NOHPTE else FaultKind.PERMISSION
-    store = not fetch and cause & DSISR_ISSTORE
-    access = Access.FETCH if fetch else Access.STORE if store else Access.LOAD
-    return Exit(Fault(kind, STAGE, access, number_of(segment, address), original_address=address), record)
+    kind = FaultKind.NOT_PRESENT if record.cause & DSISR_NOHPTE else FaultKind.PERMISSION
+    store = not record.fetch and record.cause & DSISR_ISSTORE
+    access = Access.FETCH if record.fetch else Access.STORE if store else Access.LOAD
+    return Exit(Fault(kind, STAGE, access, number_of(segment, record.address), original_address=record.address), record)
 
 
 class Marking(enum.Enum):
@@ -103,25 +110,30 @@ class HashComposer:
 
     def writable(self, inner: Mapping, outer: Mapping, access: Access) -> bool:
         """Tell whether the shadow lets the page be stored to."""
-        if not outer.permissions & WRITE or not is_writable(inner.entry or 0):
+        if not outer.permissions & page_permissions(inner.entry or 0, key=False) & WRITE:
             return False
         return self.marking is Marking.AT_MAP or access is Access.STORE
 
     def compose(self, inner: Mapping, outer: Mapping, access: Access) -> Mapping:
         """Return the entry for the shadow, packed with its slot, for the whole of L1's page.
 
-        :param inner: L1's, its ``entry`` from :func:`~nestmmu_ppc64_hpt.shadow.pack`.
+        R and C are those that both pages have: the walk has set L1's, and :meth:`HashNestedFaults.mark` L0's.
+
+        :param inner: L1's: doubleword 1 as its ``entry``, slot and doubleword 0 from
+            :func:`~nestmmu_ppc64_hpt.shadow.pack` as its ``attributes``.
+        :param outer: L0's, at least as large.
         """
-        size = 1 << inner.page_shift
-        target = outer.target_start + inner.target_start - outer.page_start
-        r = inner.entry or 0
-        r = r & ~(HPTE_R_RPN & -size) & ~R_WIMG | target | R_R | self._wimg(r)
-        r = r | R_C if self.writable(inner, outer, access) else read_only(r & ~R_C)
+        preset, r = self.marking is Marking.AT_MAP, inner.entry or 0
+        target = align_down(outer.output_address, inner.page_shift)
+        r = r & ~(HPTE_R_RPN & -(1 << inner.page_shift)) & ~(R_WIMG | R_R | R_C) | target | self._wimg(r)
+        accessed = preset or (inner.accessed and outer.accessed)
+        dirty = self.writable(inner, outer, access) and (preset or (inner.dirty and outer.dirty))
+        r |= (R_R if accessed else 0) | (R_C if dirty else 0)
+        r = limited(r, outer.permissions if dirty else outer.permissions & ~WRITE)
         permissions = page_permissions(r, key=False) & execute_permissions(r)
-        slot_v = inner.attributes
         return Mapping(
-            inner.page_start, target, inner.page_shift, permissions, accessed=True, dirty=bool(r & R_C),
-            entry=slot_v | r,
+            inner.input_address, outer.output_address, inner.page_shift, permissions, accessed, dirty,
+            entry=inner.attributes | r,
         )  # fmt: skip
 
     @staticmethod
@@ -183,6 +195,13 @@ def rights(r: int, record: HashExit) -> tuple[int, int, int]:
     segment = segment_of(record.segment)
     key = segment is not None and segment.key(problem=bool(record.msr & MSR_PR))
     return page_permissions(r, key=key), execute_permissions(r), key_permissions(r, record.amr, record.iamr)
+
+
+def reflect(outcome: Outcome, record: HashExit) -> HashExit:
+    """Return the registers that L1 sees: those of the exit, the cause by L1's own table."""
+    if outcome.fault is None:
+        return record
+    return attrs.evolve(record, cause=reflected_cause(outcome.fault, record))
 
 
 def reflected_cause(fault: Fault, record: HashExit) -> int:

@@ -13,6 +13,8 @@ from nestmmu_ppc64_hpt.hpte import R_G, R_N, R_PP, R_PP0, key_of
 
 PP_RWXX, PP_RWRX, PP_RWRW, PP_RXRX, PP_RXXX = 0, 1, 2, 3, R_PP0 | 2
 """Values of pp0 and pp, in place: what key 0 may do, and then what key 1 may."""
+PP_NONE = R_PP0
+"""A value that is reserved: nobody may do anything."""
 _RW = READ | WRITE | EXECUTE
 _RO = READ | EXECUTE
 _BY_PP = {
@@ -79,3 +81,13 @@ def read_only(r: int) -> int:
     if r & R_PP0 or r & R_PP == PP_RWXX:
         return r & ~R_PP | PP_RXXX
     return r | PP_RXRX
+
+
+def limited(r: int, permissions: int) -> int:
+    """Return doubleword 1 with no more than ``permissions``; a page that may not be read may not be fetched either."""
+    if not permissions & EXECUTE:
+        r |= R_N
+    if not permissions & READ:
+        return r & ~R_PP | PP_NONE
+    nothing = not page_permissions(r, key=False) | page_permissions(r, key=True)
+    return r if permissions & WRITE or nothing else read_only(r)

@@ -207,20 +207,24 @@ class KvmHv(Hypervisor):
         nested.shadow.clear_tree()
         self.flush(Flush(nested.tag, FlushKind.TAG))
 
-    def update_ptbl_cache(self, guest: KvmGuest, nested: KvmNestedGuest) -> None:
-        """Read L1's PATE for ``nested`` and rewrite the hardware's (``kvmhv_update_ptbl_cache``)."""
+    @staticmethod
+    def partition_entry(guest: KvmGuest, nested: NestedGuest) -> tuple[int, int]:
+        """Return both doublewords of L1's PATE for ``nested``; zeros where it has none, or has it nowhere."""
         address = pate_address(guest.ptcr, nested.assigned)
         try:
-            pair = (0, 0) if address is None else read_pair(guest.memory, address)
+            return (0, 0) if address is None else read_pair(guest.memory, address)
         except OutsideMemoryError:
-            pair = (0, 0)
-        nested.gr_to_hr, nested.process_table = pair
+            return 0, 0
+
+    def update_ptbl_cache(self, guest: KvmGuest, nested: KvmNestedGuest) -> None:
+        """Read L1's PATE for ``nested`` and rewrite the hardware's (``kvmhv_update_ptbl_cache``)."""
+        pair = nested.gr_to_hr, nested.process_table = self.partition_entry(guest, nested)
         nested.table = None
         if tree_bits(pair[0]) == INPUT_BITS:
             nested.table = RadixTable(RadixWalker(KVM_WALK, guest.memory, STAGE), Root(*radix_root(pair[0])))
         if self.ptcr:
             self.set_pate(nested.tag, PATE_HR | root_word(nested.tree.table.root.base), nested.process_table)
 
-    def nested_faults(self, guest: KvmGuest) -> KvmNestedFaults:
+    def nested_faults(self, guest: KvmGuest) -> NestedFaultHandler:
         """Return the handler of faults of ``guest``'s guests."""
         return KvmNestedFaults(self, guest)

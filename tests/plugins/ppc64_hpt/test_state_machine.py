@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import settings
-from power_nests import KIB64, LPIDS, MIB2, Core, Leaf, Level1, PowerNests
+from power_nests import KIB64, LPIDS, MIB2, PARTITION_TABLE, Core, Leaf, Level1, PowerNests
 
 from nestmmu.access import EXECUTE, READ, WRITE, Access
-from nestmmu.addresses import AssignedTag, HardwareTag
+from nestmmu.addresses import AssignedTag
 from nestmmu.formats import AccessedDirty
-from nestmmu.guests import NestedGuest
 from nestmmu.outcomes import Exit, Verdict
 from nestmmu.points import finish
 from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF
 from nestmmu_ppc64_book3s.threads import Reached
 from nestmmu_ppc64_hpt.hashing import Segment, make_v, segment_of, tlbie_rb, vsid_word
-from nestmmu_ppc64_hpt.nested import HashComposer, HashNestedFaults, decode
+from nestmmu_ppc64_hpt.host import HashKvm
+from nestmmu_ppc64_hpt.nested import decode
 from nestmmu_ppc64_hpt.nested_tlbie import emulate
-from nestmmu_ppc64_hpt.shadow import HashShadow
 from nestmmu_ppc64_hpt.table import HashTable
-from nestmmu_ppc64_hpt.virtual import NumberedTable
-from nestmmu_ppc64_radix.kvm import KvmHv, KvmNestedGuest
+from nestmmu_ppc64_radix.kvm import KvmNestedGuest
 
 ORDER = 18
 LPCR_VPM1 = 1 << 62
@@ -50,23 +48,6 @@ class HashLeaf(Leaf):
         return 0x1000 | 0x10 | self.bits & 0x180 | pp | (0 if self.bits & 1 else 4)
 
 
-class HashKvm(KvmHv):
-    """Keeps hash tables for L2s: the partition-table entry has HR clear (3.9, X3)."""
-
-    def make_shadow(self, tag: HardwareTag) -> HashShadow:
-        base = self.allocator.allocate(1 << ORDER)
-        self.set_pate(tag, base, 0)
-        return HashShadow(HashTable(self.memory, base, ORDER), tag, self.flush, allocator=self.allocator)
-
-
-class HashFaults(HashNestedFaults):
-    """Reads L1's hash table of an L2."""
-
-    def has_root(self, nested: NestedGuest) -> bool:
-        nested.table = NumberedTable(HashTable(self.guest.memory, Level1.root(nested.assigned), ORDER))
-        return True
-
-
 class HashLevel1(Level1):
     """An L1 whose L2s are hash guests; what it maps in one piece of 2 MiB has an entry for each 64 KiB."""
 
@@ -75,7 +56,8 @@ class HashLevel1(Level1):
     make_leaf = HashLeaf
 
     def lay_out(self) -> None:
-        self.handler = HashFaults(self.guest, HashComposer(), self.host.tell)
+        for lpid in LPIDS:
+            self.word(PARTITION_TABLE + 16 * lpid, self.root(lpid) | ORDER - 18)
 
     def entries(self, lpid: int, start: int, size: int) -> list[tuple[HashTable, int, int]]:
         """Return (L1's table, slot, address) of each 64 KiB of a page."""

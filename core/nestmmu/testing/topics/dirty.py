@@ -138,6 +138,16 @@ class Dirty(Topic):
             world.access(world.one, STORE, OFFSET, f"{what} any more")
             world.check(f"{what} any more")
 
+    def test_who_sets_the_guest_hypervisors_flags(self) -> None:
+        """The host, or the guest hypervisor that gets the fault; what is not permitted makes nothing dirty."""
+        for rights, accessed, outer in itertools.product(self.form.rights, (False, True), self.form.nest_shifts):
+            for first in Access:
+                world = World(self.arch, outer)
+                world.map(world.one, 0, world.small, world.at(1), rights, accessed=accessed, dirty=False)
+                for access in (first, LOAD, STORE, FETCH, first):
+                    world.access(world.one, access, OFFSET, f"a page of rights {rights}")
+                world.check(f"a page of rights {rights}, a {first.label} first")
+
     def test_more_rights_make_nothing_dirty(self) -> None:
         """A page that was loaded from is executed, or the other way about, when its owner permits that too."""
         for fewer, access in itertools.product(self.form.rights, (LOAD, FETCH)):

@@ -43,7 +43,8 @@ class Events(Topic):
                     equal(kinds.count(EventKind.FAULT), len(end.faults), f"{what}: faults that were told")
                     reflected = end.verdict is Verdict.REFLECT
                     equal(kinds.count(EventKind.REFLECT), int(reflected), f"{what}: reflections that were told")
-                    told = {event.address for event in heard if event.kind in {EventKind.FAULT, EventKind.REFLECT}}
+                    asked = [event for event in heard if event.kind in {EventKind.FAULT, EventKind.REFLECT}]
+                    told = {world.nest.named(event.address) for event in asked}
                     equal(told, {address} if end.faults else set(), f"{what}: addresses that were told")
 
     def test_what_is_added_and_removed_is_all_that_there_is(self) -> None:
@@ -57,9 +58,9 @@ class Events(Topic):
                     world.unmap(world.one, start)
                 for event in heard:
                     if event.kind is EventKind.SHADOW_ADD:
-                        shadow.add(event.address)
+                        shadow.add(world.nest.named(event.address))
                     elif event.kind is EventKind.SHADOW_REMOVE:
-                        shadow.discard(event.address)
+                        shadow.discard(world.nest.named(event.address))
                 heard.clear()
                 there = {leaf.start for leaf in world.nest.host_pages(world.nest.enter(world.one))}
                 equal(shadow, there, "pages of the shadow, by what was told")

@@ -157,7 +157,8 @@ class Invalidation(Topic):
                     world.map(world.one, page << world.small, world.small, world.at(0, page + 2))
                 world.access_all("shrunk")
                 world.check("shrunk")
-            require(world.nest.walks.cache.hits, "a page-walk cache is hit")
+            if self.arch.lacks(Feature.LEVELS) is None:
+                require(world.nest.walks.cache.hits, "a page-walk cache is hit")
 
     def test_one_invalidation_for_all_guests(self) -> None:
         """Pages of both are taken away, and then one invalidation is made for all that there are."""

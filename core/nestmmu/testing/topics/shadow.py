@@ -31,7 +31,7 @@ class Shadow(Topic):
                     again = world.access(world.one, access, page + OFFSET, what)
                     equal(len(again.faults), 0, f"{what}: faults of a {access.label} that was done before")
                 shifts = {leaf.shift for leaf in world.nest.host_pages(world.nest.enter(world.one))}
-                equal(shifts, {min(inner, outer)}, f"{what}: the size of the shadow's pages, log2")
+                equal(shifts, {self.form.shadow_shift(inner, outer)}, f"{what}: the size of the shadow's pages, log2")
                 world.check(what)
 
     def test_every_byte_order_of_the_way(self) -> None:
