@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nestmmu.compose import Composer
     from nestmmu.memory import Memory, Translator
     from nestmmu.testing.capabilities import Capabilities, Feature, LevelShape
+    from nestmmu.testing.ends import Reached, Refused
     from nestmmu.testing.nest import Nest
     from nestmmu.testing.trees import Meaning
     from nestmmu.translations import Translations
@@ -45,6 +46,17 @@ class Table(abc.ABC):
     @abc.abstractmethod
     def flags(self, address: int) -> tuple[bool, bool]:
         """Return accessed and dirty of a page that was mapped, as its raw word has them."""
+
+    @abc.abstractmethod
+    def places(self, address: int) -> list[int]:
+        """Return where in :attr:`memory` each entry stands that a search for ``address`` may read, in its order."""
+
+    @abc.abstractmethod
+    def allowed(self, address: int, access: Access) -> Reached | Refused:
+        """Return how an access ends by the author's own reading of the raw words; nothing is updated.
+
+        Of what only a tree's walk knows (level, entry) nothing is compared where both sides leave it out.
+        """
 
     @abc.abstractmethod
     def translate(self, address: int, access: Access) -> Mapping:
@@ -225,6 +237,14 @@ class TreeTable(Table):
     def flags(self, address: int) -> tuple[bool, bool]:
         """Return accessed and dirty of a page that was mapped, as its raw word has them."""
         return self.tree.flags(address)
+
+    def places(self, address: int) -> list[int]:
+        """Return where the entries of ``address`` are, root first, as far as there are tables."""
+        return self.tree.places(address)
+
+    def allowed(self, address: int, access: Access) -> Reached | Refused:
+        """Walk slowly, and refuse what the leaf does not permit."""
+        return self.tree.allowed(address, access)
 
     def translate(self, address: int, access: Access) -> Mapping:
         """Do an access by the plugin."""

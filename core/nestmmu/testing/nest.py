@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from nestmmu.nested_guests import NestedGuests
     from nestmmu.testing.architecture import RadixArchitecture
     from nestmmu.testing.capabilities import Capabilities, LevelShape, Scope
+    from nestmmu.testing.ends import Reached, Refused
 
 CHUNKS = 4
 """Pieces of the guest's data that its host can move about, each as large as the largest page of the nest."""
@@ -91,6 +92,14 @@ class Pages(Protocol):
 
     def flags(self, address: int) -> tuple[bool, bool]:
         """Return accessed and dirty as the raw word of an address has them; neither, where there is none."""
+        ...
+
+    def places(self, address: int) -> list[int]:
+        """Return where in the guest's memory each entry stands that a search for ``address`` may read, in its order."""
+        ...
+
+    def allowed(self, address: int, access: Access) -> Reached | Refused:
+        """Return how an access ends in this table, by the author's own reading of the raw words."""
         ...
 
 

@@ -149,7 +149,7 @@ class TreeStages(TwoStages):
 
     def drop(self, address: int) -> None:
         """Unmap, by a raw word, the smallest page of the outer table around an address."""
-        self.outer.put(self.outer.on_the_way(address)[-1], 0)
+        self.outer.put(self.outer.places(address)[-1], 0)
 
     def table_page(self, address: int, *, accessed: bool = True) -> None:
         """Map (again) the page of the outer table that holds words of the inner one around an address."""
@@ -164,7 +164,7 @@ class TreeStages(TwoStages):
 
     def words_read(self, address: int) -> list[int]:
         """Return where, in the middle space, the words lie that an access reads before it has the inner leaf."""
-        return self.inner.on_the_way(address)
+        return self.inner.places(address)
 
     def access(self, access: Access, address: int) -> Landed | StageFault:
         """Do one access by the plugin."""

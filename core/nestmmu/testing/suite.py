@@ -8,11 +8,11 @@ from nestmmu.testing.topics.accessed_dirty import AccessedAndDirty, InBothStages
 from nestmmu.testing.topics.batch import Batch
 from nestmmu.testing.topics.composition import Composition
 from nestmmu.testing.topics.dirty import Dirty
-from nestmmu.testing.topics.entries import Entries
+from nestmmu.testing.topics.entries import Entries, EveryWord
 from nestmmu.testing.topics.events import Events
 from nestmmu.testing.topics.faults import Faults
 from nestmmu.testing.topics.geometry import Geometry
-from nestmmu.testing.topics.hostile import Hostile, HostileGuest
+from nestmmu.testing.topics.hostile import Hostile, HostileGuest, HostileTree
 from nestmmu.testing.topics.invalidation import Invalidation
 from nestmmu.testing.topics.isolation import Isolation
 from nestmmu.testing.topics.lifetime import Lifetime
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 TOPICS: tuple[type[Topic], ...] = (
     Geometry, Permissions, BothStages, AccessedAndDirty, InBothStages, Faults, ManyPages, Walks, Composition,
-    References, Reflection, Hostile, HostileGuest, Batch, Lifetime, Entries, Events, Isolation, Silence, Shadow,
-    ReverseMap, Dirty, Invalidation, Progress, StateMachine,
+    References, Reflection, Hostile, HostileGuest, HostileTree, Batch, Lifetime, Entries, EveryWord, Events,
+    Isolation, Silence, Shadow, ReverseMap, Dirty, Invalidation, Progress, StateMachine,
 )  # fmt: skip
 
 

@@ -197,7 +197,7 @@ class Tree:
             if isinstance(meaning, Leads):
                 yield from self._tables(meaning.table, depth + 1, start | index << shift)
 
-    def on_the_way(self, address: int) -> list[int]:
+    def places(self, address: int) -> list[int]:
         """Return where the entries of ``address`` are, root first, as far as there are tables."""
         base, found = self.root, []
         for depth, level in enumerate(self.levels):

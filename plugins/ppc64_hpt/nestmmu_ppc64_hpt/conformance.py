@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nestmmu.testing.ends import Reached, Refused
     from nestmmu.testing.trees import Page
     from nestmmu.translations import Translations
 
@@ -73,6 +74,14 @@ class SegmentTable(Table):
     def flags(self, address: int) -> tuple[bool, bool]:
         """Return R and C of a page's entry; nothing of a page that there is not."""
         return self.entries.flags(address)
+
+    def places(self, address: int) -> list[int]:
+        """Return where the entries of both PTEGs stand."""
+        return self.entries.places(address)
+
+    def allowed(self, address: int, access: Access) -> Reached | Refused:
+        """Search slowly, and refuse what the entry does not permit."""
+        return self.entries.allowed(address, access)
 
     def translate(self, address: int, access: Access) -> Mapping:
         """Do an access by the plugin's CPU, and read its interrupt."""

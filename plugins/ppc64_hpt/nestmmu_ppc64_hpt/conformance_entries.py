@@ -8,10 +8,14 @@ import attrs
 import numpy as np
 
 from nestmmu.access import EXECUTE, READ, WRITE
+from nestmmu.faults import FaultKind
+from nestmmu.testing.ends import Reached, Refused
 from nestmmu.testing.trees import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from nestmmu.access import Access
 
 SEGMENT_LG2 = 40
 ENTRY_BYTES = 16
@@ -23,11 +27,21 @@ _HASH_BITS = 39
 _GROUP_BYTES = 128
 _PP = ((1, 3, 1 << 63), (2, 1, 0))
 """pp0 and pp of what may be written, read, and neither, for key 0 and for key 1; the other key may something else."""
-_KEY_0 = {0: READ | WRITE, 1: READ | WRITE, 2: READ | WRITE, 3: READ, 1 << 63 | 2: READ}
-"""What pp0 and pp let key 0 do; other values are reserved."""
+_RW = READ | WRITE
+_BY_KEY = (
+    {0: _RW, 1: _RW, 2: _RW, 3: READ, 1 << 63 | 2: READ},
+    {0: 0, 1: READ, 2: _RW, 3: READ, 1 << 63 | 2: 0},
+)
+"""What pp0 and pp let key 0, and key 1, do; other values are reserved."""
+_ACTUAL = ((12, 12, 0, 0), (12, 16, 1, 0x07), (12, 24, 1, 0x38), (16, 16, 1, 0x01), (16, 24, 1, 0x08),
+           (24, 24, 1, 0x00), (34, 34, 1, 0x03))  # fmt: skip
+"""Log2 of a base page's bytes and of an actual page's, and how an entry says so: L, penc."""
+_COMPARED = 0x000F_FFFF_FFFF_FF80 | 0b11
+"""AVPN, H and V."""
 _PP_BITS = 1 << 63 | 3
-_NO_EXECUTE = 1 << 2
-_REAL = (1 << 57) - 1
+_NO_EXECUTE, _GUARDED = 1 << 2, 1 << 3
+_REAL = (1 << 58) - 1
+"""What of doubleword 1 is an address: the ISA reserves the highest bit, which KVM and QEMU read with the others."""
 
 
 def first_word(vsid: int, address: int, base_shift: int, *, secondary: bool = False) -> int:
@@ -50,10 +64,10 @@ def second_word(
     return word | (0 if rights & EXECUTE or not rights else _NO_EXECUTE)
 
 
-def page_of(word: int, shift: int) -> Page:
-    """Return what doubleword 1 says of a page of 2**``shift`` bytes, to key 0."""
-    rights = _KEY_0.get(word & _PP_BITS, 0)
-    rights |= EXECUTE if rights and not word & _NO_EXECUTE else 0
+def page_of(word: int, shift: int, key: int = 0) -> Page:
+    """Return what doubleword 1 says of a page of 2**``shift`` bytes, to a storage key; what is guarded is not run."""
+    rights = _BY_KEY[key].get(word & _PP_BITS, 0)
+    rights |= EXECUTE if rights and not word & (_NO_EXECUTE | _GUARDED) else 0
     return Page(word & _REAL & -(1 << shift), rights, bool(word >> 8 & 1), bool(word >> 7 & 1))
 
 
@@ -103,18 +117,42 @@ class Entries:
         """Write a doubleword."""
         self.store(at, word.to_bytes(8, "big"))
 
-    def _places(self, address: int) -> Iterator[tuple[int, bool]]:
-        """Yield (address of an entry, whether that is in the secondary PTEG), in the order of a search."""
-        for secondary, group in enumerate(self.groups(address)):
-            for at in range(group, group + _GROUP_BYTES, ENTRY_BYTES):
-                yield at, bool(secondary)
+    def places(self, address: int) -> list[int]:
+        """Return the addresses of the entries that a search reads, in its order."""
+        return [
+            at for group in self.groups(address) for at in range(group, group + _GROUP_BYTES, ENTRY_BYTES)
+        ]  # fmt: skip
 
-    def find(self, address: int) -> int | None:
-        """Return where the entry of a page is."""
-        for at, secondary in self._places(address):
-            if self.word(at) == first_word(self.vsid, address, self.shift, secondary=secondary):
-                return at
+    def find(self, address: int) -> tuple[int, int] | None:
+        """Return (where the first entry is that maps an address, log2 of the bytes of its actual page)."""
+        for number, at in enumerate(self.places(address)):
+            first = self.word(at)
+            wanted = first_word(self.vsid, address, self.shift, secondary=number >= _GROUP_BYTES // ENTRY_BYTES)
+            if first & _COMPARED == wanted & _COMPARED:
+                second = self.word(at + 8)
+                shift = self._actual(first, second)
+                if second >> 58 & 3 == 1 and shift is not None:
+                    return at, shift
         return None
+
+    def _actual(self, first: int, second: int) -> int | None:
+        """Return log2 of the bytes of an entry's actual page; None where it is none of the segment's base page."""
+        for base, actual, large, penc in _ACTUAL:
+            below = (1 << actual) - (1 << 12)
+            if base == self.shift and first >> 2 & 1 == large and (not large or second & below == penc << 12):
+                return actual
+        return None
+
+    def allowed(self, address: int, access: Access) -> Reached | Refused:
+        """Search, and refuse what the entry does not permit."""
+        found = self.find(address)
+        if found is None:
+            return Refused(FaultKind.NOT_PRESENT)
+        at, shift = found
+        page = page_of(self.word(at + 8), shift, self.key)
+        if not page.rights & access:
+            return Refused(FaultKind.PERMISSION)
+        return Reached(page.target | address & (1 << shift) - 1, shift, page.rights, page.accessed, page.dirty)
 
     def map(
         self, address: int, target: int, rights: int, *, accessed: bool = True, dirty: bool = True, cache: int = 0
@@ -126,26 +164,29 @@ class Entries:
         second = second_word(
             target, self.number, rights, key=self.key, accessed=accessed, dirty=dirty, cache=cache
         )  # fmt: skip
-        place = self.find(address)
-        if place is None:
-            free = next(((at, where) for at, where in self._places(address) if not self.word(at) & 1), None)
-            if free is None:
-                message = f"both PTEGs of {address:#x} are full"
-                raise ValueError(message)
-            place, secondary = free
-            self.put(place, first_word(self.vsid, address, self.shift, secondary=secondary))
-        self.put(place + 8, second)
+        found = self.find(address)
+        if found is not None:
+            self.put(found[0] + 8, second)
+            return
+        for number, at in enumerate(self.places(address)):
+            if not self.word(at) & 1:
+                secondary = number >= _GROUP_BYTES // ENTRY_BYTES
+                self.put(at, first_word(self.vsid, address, self.shift, secondary=secondary))
+                self.put(at + 8, second)
+                return
+        message = f"both PTEGs of {address:#x} are full"
+        raise ValueError(message)
 
     def clear(self, address: int) -> None:
         """Take the entry of a page away."""
-        place = self.find(address)
-        if place is not None:
-            self.put(place, 0)
+        found = self.find(address)
+        if found is not None:
+            self.put(found[0], 0)
 
     def flags(self, address: int) -> tuple[bool, bool]:
         """Return R and C of a page's entry; nothing of a page that there is not."""
-        place = self.find(address)
-        word = 0 if place is None else self.word(place + 8)
+        found = self.find(address)
+        word = 0 if found is None else self.word(found[0] + 8)
         return bool(word >> 8 & 1), bool(word >> 7 & 1)
 
     def leaves(self) -> Iterator[tuple[int, int, Page]]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from nestmmu.invalidation import Flush
     from nestmmu.outcomes import Exit, Outcome
     from nestmmu.testing.capabilities import Capabilities
+    from nestmmu.testing.ends import Reached, Refused
 
 HOST_PTCR = 0x8_0000_0000 | 4
 L1_PARTITION_TABLE = 0x1_0000
@@ -88,6 +89,14 @@ class HashPages:
     def flags(self, address: int) -> tuple[bool, bool]:
         """Return R and C of the entry of an address."""
         return self.entries.flags(address)
+
+    def places(self, address: int) -> list[int]:
+        """Return where the entries of both PTEGs stand."""
+        return self.entries.places(address)
+
+    def allowed(self, address: int, access: Access) -> Reached | Refused:
+        """Search slowly, and refuse what the entry does not permit."""
+        return self.entries.allowed(address, access)
 
 
 class HashNest(Nest):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import TYPE_CHECKING
 
 from nestmmu.access import Access
@@ -15,17 +17,17 @@ from nestmmu.testing.trees import Leads, Page
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nestmmu.testing.architecture import TreeTable
+    from nestmmu.testing.architecture import Table, TreeTable
 
 
-def agree(table: TreeTable, address: int, what: str) -> None:
-    """Compare the plugin with the slow reader, access by access.
+def agree(table: Table, address: int, what: str) -> None:
+    """Compare the plugin with the author's reading of the words, access by access.
 
     :raises ConformanceError: where they differ.
     """
     for access in Access:
         found = ended(lambda kind=access: table.translate(address, kind))  # type: ignore[misc]
-        equal(found, table.tree.allowed(address, access), f"{what}, a {access.label} of {address:#x}")
+        equal(found, table.allowed(address, access), f"{what}, a {access.label} of {address:#x}")
 
 
 class Entries(Topic):
@@ -126,3 +128,75 @@ class Entries(Topic):
             agree(table, self._address(table), f"form {variant}, empty")
             found = ended(lambda of=table: of.translate(0, Access.LOAD))  # type: ignore[misc]
             equal(getattr(found, "kind", found), FaultKind.NOT_PRESENT, f"form {variant}, empty: address 0")
+
+
+class EveryWord(Topic):
+    """An entry of a table of any shape: with each bit flipped, wherever it may stand, beside others, and at random."""
+
+    def _tables(self, *most: int) -> Iterator[tuple[Table, int, int, bytes, str]]:
+        """Yield a table, an address in its one page, where the entry of that is, its bytes, and what it is.
+
+        :param most: of which rights; none: all that an entry can have.
+        """
+        for variant in self.arch.variants:
+            for shift in self.arch.make_table(variant=variant).page_shifts:
+                for rights in most or self.form.rights:
+                    table = self.arch.make_table(variant=variant)
+                    start = (
+                        (5 << self.form.input_bits - 5 | 3 << shift) % (1 << self.form.input_bits - 1) >> shift << shift
+                    )
+                    table.map(start, 3 << shift, shift, rights, accessed=True, dirty=False)
+                    at = [place for place in table.places(start) if any(self._entry(table, place))][-1]
+                    entry = self._entry(table, at)
+                    yield table, start | 5, at, entry, f"form {variant}, page of 2**{shift} bytes, rights {rights}"
+
+    def _entry(self, table: Table, at: int) -> bytes:
+        return table.memory.read(at, self.form.entry_bytes)
+
+    def _flipped(self, entry: bytes) -> Iterator[tuple[str, bytes]]:
+        """Yield an entry with each bit flipped, counted from the low end of it all."""
+        word = int.from_bytes(entry, self.form.byteorder)
+        for bit in range(8 * len(entry)):
+            yield f"bit {bit} flipped", (word ^ 1 << bit).to_bytes(len(entry), self.form.byteorder)
+
+    def test_an_entry_with_each_bit_flipped(self) -> None:
+        for table, address, at, entry, what in self._tables():
+            agree(table, address, what)
+            for how, changed in self._flipped(entry):
+                table.memory.write(at, changed)
+                agree(table, address, f"{what}, {how}")
+
+    def test_an_entry_wherever_it_may_stand(self) -> None:
+        for table, address, at, entry, what in self._tables(self.most_rights()):
+            places = table.places(address)
+            for number, place in enumerate(places):
+                before = self._entry(table, place)
+                table.memory.write(at, bytes(len(entry)))
+                for how, changed in (("as it was", entry), *self._flipped(entry)):
+                    table.memory.write(place, changed)
+                    agree(table, address, f"{what}, at place {number}, {how}")
+                table.memory.write(place, before)
+                table.memory.write(at, entry)
+            agree(table, address, what)
+
+    def test_which_of_two_entries(self) -> None:
+        """The first that a search finds, whatever stands behind it; one that is no match hides nothing."""
+        for table, address, at, entry, what in self._tables(self.most_rights()):
+            for number, place in enumerate(table.places(address)):
+                before = self._entry(table, place)
+                for how, changed in self._flipped(entry):
+                    table.memory.write(place, changed)
+                    agree(table, address, f"{what}, and at place {number} with {how}")
+                table.memory.write(place, before)
+                table.memory.write(at, entry)
+
+    def test_random_entries(self) -> None:
+        for case, (table, address, _, entry, what) in enumerate(self._tables()):
+            chance, word = self.random(f"entries {case}"), int.from_bytes(entry, self.form.byteorder)
+            places = table.places(address)
+            for number in range(40):
+                for place in places:
+                    flips = (1 << chance.randrange(8 * len(entry)) for _ in range(chance.randrange(4)))
+                    changed = functools.reduce(operator.xor, flips, word) if chance.random() < 0.7 else 0  # noqa: PLR2004  (most)
+                    table.memory.write(place, changed.to_bytes(len(entry), self.form.byteorder))
+                agree(table, address, f"seed {self.seed}, {what}, random entries {number}")
