@@ -1,4 +1,4 @@
-"""POWER9's hash tables, declared to the conformance suite from the ISA: segments of 1 TiB, one for each base page."""
+"""POWER9's hash tables, declared to the conformance suite from the ISA: one segment, of each base page."""
 
 from __future__ import annotations
 
@@ -16,16 +16,7 @@ from nestmmu.memory import PhysicalMemory
 from nestmmu.testing import Architecture, Capabilities, Feature, Scope, Table
 from nestmmu_ppc64_book3s.interrupts import DSISR_NOHPTE, Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF, Registers
-from nestmmu_ppc64_hpt.conformance_entries import (
-    ENTRY_BYTES,
-    MEMORY,
-    PAGES,
-    SEGMENT_LG2,
-    Entries,
-    first_word,
-    page_of,
-    second_word,
-)
+from nestmmu_ppc64_hpt.conformance_entries import ENTRY_BYTES, MEMORY, Entries, Segment, page_of
 from nestmmu_ppc64_hpt.conformance_nest import HashNest
 from nestmmu_ppc64_hpt.cpu import VECTOR_MACHINE_CHECK, Power9Hash
 from nestmmu_ppc64_hpt.nested import HashComposer
@@ -39,37 +30,30 @@ if TYPE_CHECKING:
     from nestmmu.testing.trees import Page
     from nestmmu.translations import Translations
 
-_KS, _KP = 0x800, 0x400
+_VSID = 0x2A_5A5A
 _SEGMENT_FAULTS = frozenset({0x380, 0x480})
 _NO_TREE = "a hash table is no tree: it has neither levels nor directory entries"
 _ONE_STAGE = "hash translation has one stage: an entry leads to a real address of the machine"
 
 
 class SegmentTable(Table):
-    """A hash table with the pages of one segment, in entries of ISA 3.0's form.
-
-    :param number: which base page: an index in the page sizes.
-    """
+    """A hash table with the pages of one segment, in entries of ISA 3.0's form."""
 
     partition_table, base, order = 0x10000, 1 << 20, 20
 
-    def __init__(self, policy: AccessedDirty, number: int) -> None:
-        shift, llp, _ = PAGES[number]
-        key = number & 1
-        self.page_shifts = (shift,)
+    def __init__(self, policy: AccessedDirty, segment: Segment) -> None:
+        self.page_shifts = segment.actual_shifts
         self.memory = PhysicalMemory()
-        vsid = 0x2A_5A5A + number
-        self.entries = Entries(self.memory.read, self.memory.write, self.base, self.order, vsid, number, key)
+        self.entries = Entries(self.memory.read, self.memory.write, self.base, self.order, segment)
         self.memory.store(self.partition_table, self.base | self.order - 18, 8, "big")
-        word = 1 << 62 | vsid << 24 | llp | (_KS if key else _KP)
         registers = Registers(ptcr=self.partition_table, msr=MSR_SF | MSR_IR | MSR_DR)
-        self.cpu = Power9Hash(registers, self.memory, Slb([(1 << 27, word)]), reference_change=policy)
+        self.cpu = Power9Hash(registers, self.memory, Slb([segment.slb_entry]), reference_change=policy)
 
     def map(
         self, address: int, target: int, shift: int, rights: int, *, accessed: bool = True, dirty: bool = True
     ) -> None:
-        """Write an entry."""
-        self.entries.map(align_down(address, shift), target, rights, accessed=accessed, dirty=dirty)
+        """Write the entries of a page."""
+        self.entries.map(align_down(address, shift), target, shift, rights, accessed=accessed, dirty=dirty)
 
     def flags(self, address: int) -> tuple[bool, bool]:
         """Return R and C of a page's entry; nothing of a page that there is not."""
@@ -105,13 +89,16 @@ class SegmentTable(Table):
 
 
 class Ppc64Hpt(Architecture):
-    """Bit numbers are the ISA's, counted from the low end. Each form is a segment of another base page."""
+    """Bit numbers are the ISA's, counted from the low end. Each form is a segment of 1 TiB of another base page."""
 
+    segment_lg2: ClassVar[int] = 40
+    base_pages: ClassVar[tuple[int, ...]] = (12, 16, 24, 34)
+    """Log2 of the bytes of each; the segment of every other one has key 1."""
     capabilities: ClassVar[Capabilities] = Capabilities(
         name="ppc64_hpt",
-        input_bits=SEGMENT_LG2,
+        input_bits=segment_lg2,
         output_bits=57,
-        page_shifts=tuple(shift for shift, _, _ in PAGES),
+        page_shifts=base_pages,
         rights=(0, READ, READ | WRITE, READ | EXECUTE, READ | WRITE | EXECUTE),
         byteorder="big",
         entry_bytes=ENTRY_BYTES,
@@ -120,7 +107,7 @@ class Ppc64Hpt(Architecture):
         scopes=(Scope.PAGE, Scope.TAG, Scope.ALL),
         nest_shifts=(16, 21),
         entry_shifts=(16,),
-        shadow_shifts=tuple(shift for shift, _, _ in PAGES),
+        shadow_shifts=base_pages,
         whole_pages=True,
         host_sets_flags=True,
         writable_if_dirty=True,
@@ -130,28 +117,30 @@ class Ppc64Hpt(Architecture):
     @property
     def variants(self) -> range:
         """The numbers of the base pages."""
-        return range(len(PAGES))
+        return range(len(self.base_pages))
+
+    def segment(self, number: int) -> Segment:
+        """Return the segment of a form."""
+        return Segment(self.segment_lg2, _VSID + number, self.base_pages[number], number & 1)
 
     def make_table(self, policy: AccessedDirty = AccessedDirty.IGNORE, variant: int = 0) -> SegmentTable:
         """Return an empty table, and a segment that is looked up in it."""
-        return SegmentTable(policy, variant)
+        return SegmentTable(policy, self.segment(variant))
 
     def make_nest(self, shift: int) -> HashNest:
         """Return KVM, a radix L1, and L2s that translate by hash."""
-        return HashNest(self.capabilities, shift)
+        return HashNest(self.capabilities, shift, Segment(self.segment_lg2, _VSID, 16))
 
     def leaf_mapping(
         self, address: int, output: int, shift: int, rights: int, *, accessed: bool, dirty: bool
     ) -> Mapping:
         """Return an entry as the host reads it of L1's table: doubleword 1, and doubleword 0 among the attributes."""
-        number = next(number for number, (base, _, _) in enumerate(PAGES) if base == shift)
-        second = second_word(
-            align_down(output, shift), number, rights, accessed=accessed, dirty=dirty, cache=MEMORY
-        )  # fmt: skip
+        segment = Segment(self.segment_lg2, _VSID, shift)
+        target = align_down(output, shift)
         return attrs.evolve(
             super().leaf_mapping(address, output, shift, rights, accessed=accessed, dirty=dirty),
-            entry=second,
-            attributes=first_word(0x2A_5A5A, address, shift) << 64,
+            entry=segment.second(target, shift, rights, accessed=accessed, dirty=dirty, cache=MEMORY),
+            attributes=segment.first(address, shift) << 64,
         )
 
     def entry_page(self, leaf: Mapping) -> Page:
@@ -161,3 +150,14 @@ class Ppc64Hpt(Architecture):
     def composer(self) -> HashComposer:
         """Return what makes the entries of a shadow."""
         return HashComposer()
+
+
+class Ppc64Hpt256M(Ppc64Hpt):
+    """Segments of 256 MiB, whose VSIDs are hashed otherwise, and in which no page of 16 GiB has room."""
+
+    segment_lg2: ClassVar[int] = 28
+    base_pages: ClassVar[tuple[int, ...]] = (12, 16, 24)
+    capabilities: ClassVar[Capabilities] = attrs.evolve(
+        Ppc64Hpt.capabilities, name="ppc64_hpt_256m", input_bits=segment_lg2, page_shifts=base_pages,
+        shadow_shifts=base_pages,
+    )  # fmt: skip

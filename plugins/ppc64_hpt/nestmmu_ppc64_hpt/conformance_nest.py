@@ -18,7 +18,7 @@ from nestmmu.testing.trees import Tree
 from nestmmu.tlb import CachedCpu
 from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF, Registers
-from nestmmu_ppc64_hpt.conformance_entries import MEMORY, PAGES, SEGMENT_LG2, Entries
+from nestmmu_ppc64_hpt.conformance_entries import MEMORY, PAGES, Entries, Segment
 from nestmmu_ppc64_hpt.cpu import LPCR_VPM1, Power9Hash
 from nestmmu_ppc64_hpt.host import HashKvm
 from nestmmu_ppc64_hpt.nested import HashExit, decode, exit_of, reflect
@@ -44,18 +44,15 @@ HOST_PTCR = 0x8_0000_0000 | 4
 L1_PARTITION_TABLE = 0x1_0000
 L1_TABLES = 0x20_0000
 ORDER = 18
-VSID = 0x2A_5A5A
-"""Of the segment of 1 TiB that every L2 has: their virtual addresses are the same, and only LPIDs tell them apart."""
-KIB64 = 1
-"""Which of the page sizes."""
+KIB64 = 16
 _IS_LPID, _IS_ALL = 0x800, 0xC00
-_B_1T, _L = 1 << 8, 1
 
 
-def tlbie_rb(address: int) -> int:
+def tlbie_rb(segment: Segment, address: int) -> int:
     """Return RB that names the page of 64 KiB at an address: AVA, LP, B, AVAL, L (ISA 3.0B, Book III, 5.9.3.3)."""
-    virtual = VSID << SEGMENT_LG2 | address
-    return virtual & low_mask(64) & ~0xFFFF | PAGES[KIB64][2] << 12 | _B_1T | virtual >> 12 & 0xFE | _L
+    virtual = segment.vsid << segment.lg2 | address
+    large, penc = PAGES[KIB64, KIB64]
+    return virtual & low_mask(64) & ~0xFFFF | penc << 12 | segment.size << 8 | virtual >> 12 & 0xFE | large
 
 
 class HashPages:
@@ -75,15 +72,15 @@ class HashPages:
             if start < end and address < start + (1 << other) and (start, other) != (address, shift):
                 self.clear(start, other)
         self.shifts[address] = shift
-        for offset in range(0, 1 << shift, 1 << self.entries.shift):
+        for offset in range(0, 1 << shift, 1 << KIB64):
             self.entries.map(
-                address + offset, target + offset, rights, accessed=accessed, dirty=dirty, cache=MEMORY
+                address + offset, target + offset, KIB64, rights, accessed=accessed, dirty=dirty, cache=MEMORY
             )  # fmt: skip
 
     def clear(self, address: int, shift: int) -> None:
         """Take the entries of a piece away."""
         self.shifts.pop(address, None)
-        for at in range(address, address + (1 << shift), 1 << self.entries.shift):
+        for at in range(address, address + (1 << shift), 1 << KIB64):
             self.entries.clear(at)
 
     def flags(self, address: int) -> tuple[bool, bool]:
@@ -100,15 +97,18 @@ class HashPages:
 
 
 class HashNest(Nest):
-    """Chunks of 2 MiB."""
+    """Chunks of 2 MiB.
+
+    :param segment: that every L2 has: their virtual addresses are the same, and only LPIDs tell them apart.
+    """
 
     host_tables = range(0x9_0000_0000, 0x9_4000_0000)
     tables, tables_at = Slot(0, 0x100_0000), 0x4_0000_0000
     data, data_at = Slot(0x100_0000, 0x80_0000), 0x6_0000_0000
     assigned = (AssignedTag(7), AssignedTag(3))
 
-    def __init__(self, capabilities: Capabilities, shift: int) -> None:
-        self.radix = Ppc64Radix()
+    def __init__(self, capabilities: Capabilities, shift: int, segment: Segment) -> None:
+        self.radix, self.segment = Ppc64Radix(), segment
         super().__init__(capabilities, shift)
 
     def build(self) -> None:
@@ -125,14 +125,14 @@ class HashNest(Nest):
         )  # fmt: skip
         self.power9_hash = Power9Hash(
             Registers(msr=MSR_SF | MSR_IR | MSR_DR, ptcr=HOST_PTCR, lpcr=LPCR_VPM1), self.memory,
-            Slb([(1 << 27, 1 << 62 | VSID << 24 | PAGES[KIB64][1])]),
+            Slb([self.segment.slb_entry]),
         )  # fmt: skip
         self.own_cpu = CachedCpu(self.power9_radix, self.tlb.tlb, self.tlb.stale.append)
         self.cpu = CachedCpu(self.power9_hash, self.tlb.tlb, self.tlb.stale.append)
         self.hash_pages: dict[AssignedTag, HashPages] = {}
         for number, tag in enumerate(self.assigned):
             base = L1_TABLES + (number << ORDER)
-            self.hash_pages[tag] = HashPages(Entries(self.word_at, self.put_at, base, ORDER, VSID, KIB64))
+            self.hash_pages[tag] = HashPages(Entries(self.word_at, self.put_at, base, ORDER, self.segment))
             self.put_at(L1_PARTITION_TABLE + 16 * tag, (base | ORDER - 18).to_bytes(8, "big"))
 
     def attempt(self, tag: HardwareTag, access: Access, address: int) -> int | Exit:
@@ -161,7 +161,7 @@ class HashNest(Nest):
 
     def named(self, address: int) -> int:
         """Return the effective address of a number of a virtual page: of one segment, whose ESID is 0."""
-        return address & low_mask(SEGMENT_LG2)
+        return address & low_mask(self.segment.lg2)
 
     def pages(self, assigned: AssignedTag) -> HashPages:
         """Return L1's table for an L2."""
@@ -169,7 +169,7 @@ class HashNest(Nest):
 
     def invalidate(self, scope: Scope, assigned: AssignedTag, start: int, shift: int) -> None:
         """Do tlbie with R=0: for a piece, one for each of its pages."""
-        pages = [tlbie_rb(at) for at in range(start, start + (1 << shift), 1 << PAGES[KIB64][0])]
+        pages = [tlbie_rb(self.segment, at) for at in range(start, start + (1 << shift), 1 << KIB64)]
         for rb in {Scope.PAGE: pages, Scope.TAG: [_IS_LPID], Scope.ALL: [_IS_ALL]}[scope]:
             code = finish(emulate(self.guests, 0, 0 if scope is Scope.ALL else assigned, rb))
             if code:
@@ -179,7 +179,7 @@ class HashNest(Nest):
     def forgets(self, flush: Flush, tag: HardwareTag, leaf: Leaf) -> bool:
         """Tell whether an invalidation reaches all of a page: those of hash guests name it by its virtual address."""
         if tag != self.guest.tag:
-            leaf = attrs.evolve(leaf, start=VSID << SEGMENT_LG2 | leaf.start)
+            leaf = attrs.evolve(leaf, start=self.segment.vsid << self.segment.lg2 | leaf.start)
         return super().forgets(flush, tag, leaf)
 
     def _own_tree(self) -> Tree:
@@ -198,7 +198,7 @@ class HashNest(Nest):
             found = self._own_tree().leaves()
         else:
             memory = self.memory
-            found = Entries(memory.read, memory.write, self._base(nested), ORDER, VSID, KIB64).leaves()
+            found = Entries(memory.read, memory.write, self._base(nested), ORDER, self.segment).leaves()
         return [Leaf(start, shift, page.target, page.rights, page.accessed, page.dirty) for start, shift, page in found]
 
     def host_table_pages(self) -> list[int]:

@@ -47,11 +47,17 @@ def nestmmu_replayer(vectors: Vectors) -> Replayer | None:
 
 @hookimpl
 def nestmmu_conformance() -> Mapping[str, Callable[[], type[Architecture]]]:
-    """Return the declaration of the hash tables."""
+    """Return the declarations: of segments of 1 TiB, and of 256 MiB."""
+    return {ARCH: _segments_1t, f"{ARCH}_256m": _segments_256m}
 
-    def load() -> type[Architecture]:
-        from nestmmu_ppc64_hpt.conformance import Ppc64Hpt  # noqa: PLC0415  (lazy: see the module)
 
-        return Ppc64Hpt
+def _segments_1t() -> type[Architecture]:
+    from nestmmu_ppc64_hpt.conformance import Ppc64Hpt  # noqa: PLC0415  (lazy: see the module)
 
-    return {ARCH: load}
+    return Ppc64Hpt
+
+
+def _segments_256m() -> type[Architecture]:
+    from nestmmu_ppc64_hpt.conformance import Ppc64Hpt256M  # noqa: PLC0415  (lazy: see the module)
+
+    return Ppc64Hpt256M

@@ -105,11 +105,12 @@ class RiscvSv39x4(RadixArchitecture):
 
     def make_nest(self, shift: int) -> RiscvNest:
         """Return L0 and an L1."""
-        return RiscvNest(self, shift)
+        return RiscvNest(self, shift, self.mode)
 
     def composer(self) -> RiscvComposer:
-        """Return the composer of an Sv39x4 shadow for harts without Svadu, as the nest's are."""
-        return RiscvComposer(table_format(SV39, g_stage=True), (11, 9, 9), svadu=False)
+        """Return the composer of a shadow in this mode for harts without Svadu, as the nest's are."""
+        widths = tuple(level.index_bits for level in self.capabilities.trees[0])
+        return RiscvComposer(table_format(self.mode, g_stage=True), widths, svadu=False)
 
 
 class RiscvSv39(RiscvSv39x4):
@@ -150,14 +151,10 @@ class RiscvSv39(RiscvSv39x4):
         return RadixTable(RadixWalker(table_format(SV39), memory, stage, policy), Root(root, index_bits))
 
 
-_NO_NEST = "the nest of Sv39x4 (riscv) is run; the modes differ in their levels alone"
-
-
 def _wider(name: str, count: int, bits: int) -> Capabilities:
     return attrs.evolve(
         RiscvSv39x4.capabilities, name=name, input_bits=bits, page_shifts=_SHIFTS[-count:], trees=(_tree(count),),
-        scopes=(), nest_shifts=(), shadow_shifts=(),
-        unsupported={Feature.NEST: _NO_NEST, Feature.COMPOSITION: _NO_NEST},
+        shadow_shifts=_SHIFTS[-count:],
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nestmmu.access import Access
     from nestmmu.guests import NestedGuest
     from nestmmu.outcomes import Outcome
+    from nestmmu.testing.architecture import RadixArchitecture
     from nestmmu_riscv.hypervisor import RiscvNestedGuest
 
 L1_TREES, L1_TREE_BYTES = 0x20_0000, 0x20_0000
@@ -33,16 +34,24 @@ L1_TAG = HardwareTag(900)
 
 
 class RiscvNest(TreeNest):
-    """Chunks of 2 MiB. Harts without Svadu: a missing A or D faults."""
+    """Chunks of 2 MiB. Harts without Svadu: a missing A or D faults.
+
+    :param architecture: whose trees L1 writes.
+    :param mode: of hgatp, L0's and L1's.
+    """
 
     host_tables = range(0x9_0000_0000, 0x9_4000_0000)
     tables, tables_at = Slot(0, 0x100_0000), 0x4_0000_0000
     data, data_at = Slot(0x100_0000, 0x80_0000), 0x6_0000_0000
     assigned = (AssignedTag(7), AssignedTag(3))
 
+    def __init__(self, architecture: RadixArchitecture, shift: int, mode: int = SV39) -> None:
+        self.mode = mode
+        super().__init__(architecture, shift)
+
     def build(self) -> None:
         """Make L0, L1, and a hart in VS-mode with vsatp Bare."""
-        host = RiscvHypervisor(self.memory, self.allocator, mode=SV39)
+        host = RiscvHypervisor(self.memory, self.allocator, mode=self.mode)
         guest = host.create_guest(L1_TAG, self.slots, self.backing)
         self.l0, self.l1 = host, guest
         self.host, self.guest, self.guests = host, guest, host.nested_guests(guest)
@@ -56,7 +65,7 @@ class RiscvNest(TreeNest):
 
     def enter(self, assigned: AssignedTag) -> NestedGuest:
         """Have L1 write its hgatp and enter an L2."""
-        self.l0.write_hgatp(self.l1, hgatp(SV39, assigned, self.trees[assigned].root))
+        self.l0.write_hgatp(self.l1, hgatp(self.mode, assigned, self.trees[assigned].root))
         nested: RiscvNestedGuest | None = finish(self.l0.enter(self.l1, self.guests))
         if nested is None:
             message = f"L0 cannot make guest {assigned} of L1: no VMID, or no page for its root"
@@ -79,7 +88,7 @@ class RiscvNest(TreeNest):
     def _run(self, tag: HardwareTag) -> None:
         tables = {nested.tag: nested.tree for nested in self.guest.nested.values()}
         root = tables.get(tag, self.guest.table).table.root
-        self.hart.registers.hgatp = hgatp(SV39, tag, root.base)
+        self.hart.registers.hgatp = hgatp(self.mode, tag, root.base)
 
     def reflect(self, outcome: Outcome, exit_: Exit) -> Exit:
         """Return the guest-page fault, or the access fault, that L1 gets."""

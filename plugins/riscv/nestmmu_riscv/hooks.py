@@ -104,7 +104,7 @@ def nestmmu_machine(
 
 @hookimpl
 def nestmmu_conformance() -> Mapping[str, Callable[[], type[Architecture]]]:
-    """Return the declarations: Sv39x4 with a nest, Sv48x4 and Sv57x4, and Sv39 of S-mode."""
+    """Return the declarations: Sv39x4, Sv48x4 and Sv57x4 with a nest each, and Sv39 of S-mode."""
     return {ARCH: _sv39x4, f"{ARCH}_sv39": _sv39, f"{ARCH}_sv48x4": _sv48x4, f"{ARCH}_sv57x4": _sv57x4}
 
 

@@ -9,7 +9,7 @@ from nestmmu.addresses import AssignedTag
 from nestmmu.mappings import Mapping
 from nestmmu.outcomes import Verdict
 from nestmmu_ppc64_hpt.conformance import Ppc64Hpt
-from nestmmu_ppc64_hpt.conformance_nest import L1_PARTITION_TABLE, L1_TABLES, HashNest
+from nestmmu_ppc64_hpt.conformance_nest import L1_PARTITION_TABLE, L1_TABLES
 from nestmmu_ppc64_hpt.nested import HashComposer, Marking
 from nestmmu_ppc64_hpt.protection import limited
 
@@ -28,7 +28,7 @@ KIB64 = 0x1000
     ],
 )
 def test_l1s_partition_table_says_where_its_table_is(word: int, verdict: Verdict | None) -> None:
-    nest = HashNest(Ppc64Hpt.capabilities, 16)
+    nest = Ppc64Hpt().make_nest(16)
     nest.put_at(L1_PARTITION_TABLE + 16 * 7, word.to_bytes(8, "big"))
     nest.pages(AssignedTag(7)).map(0x5_0000, nest.data.base, 16, READ | WRITE)
     assert nest.access(AssignedTag(7), Access.LOAD, 0x5_0123).verdict is verdict
@@ -36,7 +36,7 @@ def test_l1s_partition_table_says_where_its_table_is(word: int, verdict: Verdict
 
 def test_an_entry_that_comes_later_is_read_at_the_next_fault() -> None:
     """Until then doubleword 0 is zero; once it is read, only a flush with RIC 2 has it read again."""
-    nest = HashNest(Ppc64Hpt.capabilities, 16)
+    nest = Ppc64Hpt().make_nest(16)
     one = AssignedTag(7)
     nest.pages(one).map(0x5_0000, nest.data.base, 16, READ)
     word = nest.word_at(L1_PARTITION_TABLE + 16 * one, 8)

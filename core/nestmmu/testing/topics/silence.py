@@ -33,8 +33,10 @@ class Silence(Topic):
             found.append((world, old, new, what))
         return found
 
-    def _pages(self, world: World) -> range:
-        return range(1 << world.large, 2 << world.large, 1 << world.small)
+    def _pages(self, world: World) -> list[int]:
+        """Return small pages of the place: the first two, the last, and some between."""
+        every = range(1 << world.large, 2 << world.large, 1 << world.small)
+        return sorted({every[1], every[-1], *every[:: max(len(every) // 32, 1)]})
 
     def _either(self, world: World, leaves: tuple[Leaf, ...], page: int) -> dict[int, int]:
         """Return the rights that a page may have, by where it leads: those of all leaves that lead there."""
@@ -75,11 +77,11 @@ class Silence(Topic):
                 if end.address is not None:
                     require(end.address - OFFSET in either, f"{what}: a load of {page:#x} ends at {end.address:#x}")
             self._check(world, (old, new, extra), f"{what}, loaded from")
-            self._settle(world, what)
+            self._settle(world, (old, new, extra), what)
 
-    def _settle(self, world: World, what: str) -> None:
-        for page in self._pages(world):
-            world.nest.invalidate(self.form.scopes[0], world.one, page, world.small)
+    def _settle(self, world: World, leaves: tuple[Leaf, ...], what: str) -> None:
+        for leaf in leaves:
+            world.nest.invalidate(self.form.scopes[0], world.one, leaf.start, leaf.shift)
         world.check(f"{what}: invalidated")
         world.access_all(what)
         world.check(what)
