@@ -46,7 +46,7 @@ ON_POWER: tuple[Mutant, ...] = (
     Line("KVM: tlbie of a page does the one before", f"{POWER}.nested_tlbie:NestedTlbie.pages", "start = align_down(address & (span - 1), size.bit_length() - 1)", "start = align_down(address & (span - 1), size.bit_length() - 1) - size", topic="lifetime"),
     Line("KVM: tlbie of one LPID flushes no LPID", f"{POWER}.nested_tlbie:NestedTlbie.whole", "yield from self.nested.flush(nested)", "yield from ()", topic="invalidation"),
     Line("KVM: a page too many gets away in a range", f"{POWER}.nested_hcalls:NestedHcalls._rpt_pages", "yield from self.tlbie.pages(nested, address, 1 << shift)", "yield from self.tlbie.pages(nested, address + (1 << shift), 1 << shift)", topic="invalidation"),
-    Line("KVM: L1's partition table by the LPID of L0", f"{POWER}.kvm:KvmHv.update_ptbl_cache", "pate_address(guest.ptcr, nested.assigned)", "pate_address(guest.ptcr, nested.tag)", topic="references"),
+    Line("KVM: L1's partition table by the LPID of L0", f"{POWER}.kvm:KvmHv.partition_entry", "pate_address(guest.ptcr, nested.assigned)", "pate_address(guest.ptcr, nested.tag)", topic="references"),
     Line("KVM: the hardware's PATE of a released L2 stays", f"{POWER}.kvm:KvmHv.release_nested", "self.set_pate(nested.tag, 0, 0)", "pass", topic="lifetime"),
     Line("the core on POWER9: a leaf keeps the low bits of its target", f"{WALKER}._node", "return None, output & ~low, shift", "return None, output, shift", topic="entries"),
     Line("the core on POWER9: a table that is not aligned is read where it says", f"{WALKER}._table", "base & ~low, shift - bits", "base, shift - bits + (base & low and 1)", topic="hostile"),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nestmmu.testing.trees import Page
     from nestmmu.translations import Translations
 
-_VSID = 0x2A_5A5A
+_VSID = 0x2A_5A5B
 _SEGMENT_FAULTS = frozenset({0x380, 0x480})
 _NO_TREE = "a hash table is no tree: it has neither levels nor directory entries"
 _ONE_STAGE = "hash translation has one stage: an entry leads to a real address of the machine"
@@ -106,7 +106,7 @@ class Ppc64Hpt(Architecture):
         above_input=InputRule.ZERO,
         scopes=(Scope.PAGE, Scope.TAG, Scope.ALL),
         nest_shifts=(16, 21),
-        entry_shifts=(16,),
+        entry_shifts=(16, 24),
         shadow_shifts=base_pages,
         whole_pages=True,
         host_sets_flags=True,

@@ -72,9 +72,10 @@ class HashPages:
             if start < end and address < start + (1 << other) and (start, other) != (address, shift):
                 self.clear(start, other)
         self.shifts[address] = shift
-        for offset in range(0, 1 << shift, 1 << KIB64):
+        actual = max(one for one in self.entries.segment.actual_shifts if one <= shift)
+        for offset in range(0, 1 << shift, 1 << actual):
             self.entries.map(
-                address + offset, target + offset, KIB64, rights, accessed=accessed, dirty=dirty, cache=MEMORY
+                address + offset, target + offset, actual, rights, accessed=accessed, dirty=dirty, cache=MEMORY
             )  # fmt: skip
 
     def clear(self, address: int, shift: int) -> None:

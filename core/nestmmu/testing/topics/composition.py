@@ -88,6 +88,8 @@ class Composition(Topic):
                 both = rights[0] & rights[1]
                 what = f"{permission_text(rights[0])} behind {permission_text(rights[1])} for a {access.label}"
                 require(not found.permissions & ~both, f"{what}: permits {permission_text(found.permissions)}")
+                stored = bool(found.permissions & WRITE) or not self.form.writable_if_dirty
+                require(stored or not found.dirty, f"{what}: dirty, and nothing can be stored")
                 if both in self.form.rights:
                     wanted = self._kept(both, dirty=access is Access.STORE)
                     equal(found.permissions, wanted, f"{what}: all that both permit")

@@ -160,6 +160,19 @@ class Invalidation(Topic):
             if self.arch.lacks(Feature.LEVELS) is None:
                 require(world.nest.walks.cache.hits, "a page-walk cache is hit")
 
+    def test_what_is_another_guests_stays(self) -> None:
+        """Not for correctness: who invalidates everything is never found wanting, and slow."""
+        for scope in (one for one in self.form.scopes if one is not Scope.ALL):
+            for shift in self.form.nest_shifts:
+                world = self._warm(shift)
+                other = world.nest.enter(world.other)
+                before = world.nest.host_pages(other)
+                for start in sorted(world.leaves[world.one]):
+                    world.unmap(world.one, start, scope)
+                equal(
+                    world.nest.host_pages(other), before, f"pages of guest {world.other}, by {scope.value} of another"
+                )
+
     def test_one_invalidation_for_all_guests(self) -> None:
         """Pages of both are taken away, and then one invalidation is made for all that there are."""
         if Scope.ALL not in self.form.scopes:

@@ -67,6 +67,34 @@ class Shadow(Topic):
             what = f"{permission_text(inner)} behind {permission_text(outer)}: the shadow"
             require(not leaf.rights & ~(inner & outer), f"{what} permits {permission_text(leaf.rights)}")
 
+    def test_pages_at_every_stride(self) -> None:
+        """Twelve at each, then every other one taken away: what is found by a hash finds several in one place."""
+        bits = self.form.input_bits - 5
+        for stride in range(self.form.nest_shifts[0], bits, 3):
+            world = World(self.arch, self.form.nest_shifts[-1])
+            starts = [place << stride for place in range(12)]
+            for place, start in enumerate(starts):
+                world.map(world.one, start, world.small, world.at(place % len(world.chunks), place // 4))
+            world.access_all(f"pages every 2**{stride} bytes")
+            for start in starts[::2]:
+                world.unmap(world.one, start)
+            world.check(f"pages every 2**{stride} bytes, every other one taken away")
+            for start in starts:
+                world.access(world.one, Access.LOAD, start + OFFSET, f"pages every 2**{stride} bytes")
+
+    def test_a_page_larger_than_the_hosts(self) -> None:
+        """Where it is shadowed whole or not at all."""
+        for shift in self.form.entry_shifts if self.form.whole_pages else ():
+            if shift <= self.form.nest_shifts[-1]:
+                continue
+            world = World(self.arch)
+            world.nest.pages(world.one).map(0, world.nest.data.base >> shift << shift, shift, world.rights)
+            offset = world.nest.data.base % (1 << shift)
+            for access in Access:
+                end = world.nest.access(world.one, access, offset + OFFSET)
+                equal(end.verdict, Verdict.FAIL, f"a {access.label} of a page of 2**{shift} bytes")
+            equal(world.nest.host_pages(world.nest.enter(world.one)), [], "pages of the shadow")
+
     def test_two_guests_are_apart(self) -> None:
         for shift in self.form.nest_shifts:
             world = World(self.arch, shift)
