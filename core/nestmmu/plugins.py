@@ -287,8 +287,15 @@ class Plugins:
         return known[name]()
 
     def announce(self, event: Event) -> None:
-        """Tell all plugins of an event."""
-        self._manager.hook.nestmmu_event(event=event)
+        """Tell all plugins of an event.
+
+        :raises PluginError: naming a plugin that fails while it is told.
+        """
+        try:
+            self._manager.hook.nestmmu_event(event=event)
+        except Exception as error:
+            self._blame("nestmmu_event", error)
+            raise
 
     def add_commands(self, app: typer.Typer) -> None:
         """Let all plugins add their commands."""
@@ -303,9 +310,16 @@ class Plugins:
         except (NestmmuError, ValueError, OSError, MemoryError):
             raise
         except Exception as error:
-            name = culprit(error, caller.get_hookimpls())
-            if name not in self._distributions:
-                raise
+            self._blame(hook, error)
+            raise
+
+    def _blame(self, hook: str, error: Exception) -> None:
+        """Say whose hook has failed, if that can be told.
+
+        :raises PluginError: if it can.
+        """
+        name = culprit(error, getattr(self._manager.hook, hook).get_hookimpls())
+        if name in self._distributions:
             message = f"plugin {name} of {self._distributions[name]}: its {hook} raises {one_line(error)}"
             raise PluginError(f"{message}; {DISABLE}={name} goes without it") from error
 

@@ -145,6 +145,18 @@ def test_events_reach_every_plugin() -> None:
     assert sorted(seen, key=lambda pair: pair[0]) == [("a", event), ("b", event)]
 
 
+def test_a_plugin_that_fails_while_it_is_told_of_an_event_is_named() -> None:
+    class Broken:
+        @hookimpl
+        def nestmmu_event(self, event: Event) -> None:
+            raise ZeroDivisionError(str(event.kind))
+
+    plugins = Plugins(discover=False)
+    plugins.register(Broken(), "broken", "brittle 1.0")
+    with pytest.raises(PluginError, match=r"^plugin broken of brittle 1.0: its nestmmu_event raises ZeroDivisionError"):
+        plugins.announce(Event(EventKind.FAULT, HardwareTag(7), 0x1000))
+
+
 def test_plugins_can_be_disabled_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DISABLE, "ppc64_radix")
     plugins = Plugins()
