@@ -102,6 +102,7 @@ class WideToy(Toy):
         scopes=(Scope.PAGE, Scope.TAG),
         nest_shifts=(12, 16),
         shadow_shifts=(12, 16, 20),
+        attributes=(0, 1 << 30),
         most_faults=2,
     )
     table_format: ClassVar[RadixFormat] = WIDE

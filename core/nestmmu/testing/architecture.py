@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import functools
+import operator
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
@@ -116,6 +118,17 @@ class Architecture(abc.ABC):
         :param output: where ``address`` itself leads, in bytes.
         """
         return Mapping(address, output, shift, rights, accessed, dirty)
+
+    def with_attributes(self, leaf: Mapping, attributes: int) -> Mapping:
+        """Return a leaf with one of :attr:`Capabilities.attributes`."""
+        mask = functools.reduce(operator.or_, self.capabilities.attributes)
+        entry = None if leaf.entry is None else leaf.entry & ~mask | attributes
+        return attrs.evolve(leaf, attributes=attributes, entry=entry)
+
+    def composed_attributes(self, inner: int, outer: int) -> int:
+        """Return the attributes of what is composed of two leaves: the host's, unless the manual has it otherwise."""
+        del inner
+        return outer
 
     def entry_page(self, leaf: Mapping) -> Page:
         """Return what the raw entry of a composed leaf says.

@@ -78,6 +78,8 @@ class Capabilities:
     written as many. Empty: one entry can have each of those."""
     shadow_shifts: tuple[int, ...] = ()
     """Log2 of the page sizes of a shadow; a composer gets leaves of these, and makes some."""
+    attributes: tuple[int, ...] = ()
+    """Memory types and the like that a leaf can have beside address, rights and flags, each as bits in place."""
     whole_pages: bool = False
     """Whether a page of the guest hypervisor's is shadowed whole or not at all, so that the host's has to be as large;
     else the shadow's is the smaller of the two."""

@@ -16,7 +16,7 @@ from nestmmu.memory import PhysicalMemory
 from nestmmu.testing import Architecture, Capabilities, Feature, Scope, Table
 from nestmmu_ppc64_book3s.interrupts import DSISR_NOHPTE, Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF, Registers
-from nestmmu_ppc64_hpt.conformance_entries import ENTRY_BYTES, MEMORY, Entries, Segment, page_of
+from nestmmu_ppc64_hpt.conformance_entries import AUTHORITY, ENTRY_BYTES, MEMORY, Entries, Segment, page_of
 from nestmmu_ppc64_hpt.conformance_nest import HashNest
 from nestmmu_ppc64_hpt.cpu import VECTOR_MACHINE_CHECK, Power9Hash
 from nestmmu_ppc64_hpt.nested import HashComposer
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from nestmmu.translations import Translations
 
 _VSID = 0x2A_5A5B
+_PAGE_KEYS = (0, 15, 22, 29)
+_WIM, _OTHER_CACHING = 0x70, (0x00, 0x20, 0x30, 0x40, 0x60)
 _SEGMENT_FAULTS = frozenset({0x380, 0x480})
 _NO_TREE = "a hash table is no tree: it has neither levels nor directory entries"
 _ONE_STAGE = "hash translation has one stage: an entry leads to a real address of the machine"
@@ -46,7 +48,8 @@ class SegmentTable(Table):
         self.memory = PhysicalMemory()
         self.entries = Entries(self.memory.read, self.memory.write, self.base, self.order, segment)
         self.memory.store(self.partition_table, self.base | self.order - 18, 8, "big")
-        registers = Registers(ptcr=self.partition_table, msr=MSR_SF | MSR_IR | MSR_DR)
+        amr, iamr = AUTHORITY
+        registers = Registers(ptcr=self.partition_table, msr=MSR_SF | MSR_IR | MSR_DR, amr=amr, iamr=iamr)
         self.cpu = Power9Hash(registers, self.memory, Slb([segment.slb_entry]), reference_change=policy)
 
     def map(
@@ -94,6 +97,8 @@ class Ppc64Hpt(Architecture):
     segment_lg2: ClassVar[int] = 40
     base_pages: ClassVar[tuple[int, ...]] = (12, 16, 24, 34)
     """Log2 of the bytes of each; the segment of every other one has key 1."""
+    nest_key: ClassVar[int] = 0
+    """The storage key of L2s."""
     capabilities: ClassVar[Capabilities] = Capabilities(
         name="ppc64_hpt",
         input_bits=segment_lg2,
@@ -108,6 +113,8 @@ class Ppc64Hpt(Architecture):
         nest_shifts=(16, 21),
         entry_shifts=(16, 24),
         shadow_shifts=base_pages,
+        attributes=(MEMORY, _WIM, *_OTHER_CACHING),
+        most_faults=1,
         whole_pages=True,
         host_sets_flags=True,
         writable_if_dirty=True,
@@ -121,7 +128,7 @@ class Ppc64Hpt(Architecture):
 
     def segment(self, number: int) -> Segment:
         """Return the segment of a form."""
-        return Segment(self.segment_lg2, _VSID + number, self.base_pages[number], number & 1)
+        return Segment(self.segment_lg2, _VSID + number, self.base_pages[number], number & 1, _PAGE_KEYS[number])
 
     def make_table(self, policy: AccessedDirty = AccessedDirty.IGNORE, variant: int = 0) -> SegmentTable:
         """Return an empty table, and a segment that is looked up in it."""
@@ -129,7 +136,7 @@ class Ppc64Hpt(Architecture):
 
     def make_nest(self, shift: int) -> HashNest:
         """Return KVM, a radix L1, and L2s that translate by hash."""
-        return HashNest(self.capabilities, shift, Segment(self.segment_lg2, _VSID, 16))
+        return HashNest(self.capabilities, shift, Segment(self.segment_lg2, _VSID, 16, self.nest_key, _PAGE_KEYS[2]))
 
     def leaf_mapping(
         self, address: int, output: int, shift: int, rights: int, *, accessed: bool, dirty: bool
@@ -142,6 +149,15 @@ class Ppc64Hpt(Architecture):
             entry=segment.second(target, shift, rights, accessed=accessed, dirty=dirty, cache=MEMORY),
             attributes=segment.first(address, shift) << 64,
         )
+
+    def with_attributes(self, leaf: Mapping, attributes: int) -> Mapping:
+        """Return an entry with W, I and M."""
+        return attrs.evolve(leaf, entry=(leaf.entry or 0) & ~_WIM | attributes)
+
+    def composed_attributes(self, inner: int, outer: int) -> int:
+        """Return L1's, if memory can have it, as for KVM's H_ENTER: M, or W, I and M; else M."""
+        del outer
+        return inner if inner in {MEMORY, _WIM} else MEMORY
 
     def entry_page(self, leaf: Mapping) -> Page:
         """Return what doubleword 1 of a composed entry says."""
@@ -157,6 +173,7 @@ class Ppc64Hpt256M(Ppc64Hpt):
 
     segment_lg2: ClassVar[int] = 28
     base_pages: ClassVar[tuple[int, ...]] = (12, 16, 24)
+    nest_key: ClassVar[int] = 1
     capabilities: ClassVar[Capabilities] = attrs.evolve(
         Ppc64Hpt.capabilities, name="ppc64_hpt_256m", input_bits=segment_lg2, page_shifts=base_pages,
         shadow_shifts=base_pages,

@@ -52,6 +52,25 @@ def page_of(word: int, shift: int, key: int = 0) -> Page:
     return Page(word & _REAL & -(1 << shift), rights, bool(word >> 8 & 1), bool(word >> 7 & 1))
 
 
+def _withheld(page_key: int) -> int:
+    """Return what :data:`AUTHORITY` takes from pages of a key: nothing of 0, 15, 22 and 29."""
+    which = page_key + (page_key >> 3) & 7
+    return (WRITE if which & 1 else 0) | (READ if which & 2 else 0) | (EXECUTE if which & 4 else 0)
+
+
+def _authority() -> tuple[int, int]:
+    amr = iamr = 0
+    for page_key in range(32):
+        withheld = _withheld(page_key)
+        amr |= (2 * bool(withheld & WRITE) + bool(withheld & READ)) << 62 - 2 * page_key
+        iamr |= bool(withheld & EXECUTE) << 62 - 2 * page_key
+    return amr, iamr
+
+
+AUTHORITY = _authority()
+"""AMR and IAMR by which nearly every key may do something else."""
+
+
 @attrs.frozen
 class Segment:
     """A segment at effective address 0.
@@ -59,12 +78,14 @@ class Segment:
     :param lg2: log2 of its bytes: 28 or 40.
     :param shift: log2 of its base page's bytes.
     :param key: the storage key of who accesses it in supervisor state.
+    :param page_key: the virtual page class key of its entries.
     """
 
     lg2: int
     vsid: int
     shift: int
     key: int = 0
+    page_key: int = 0
 
     @property
     def slb_entry(self) -> tuple[int, int]:
@@ -101,6 +122,7 @@ class Segment:
         """Return doubleword 1 of the entry of an actual page: RPN, LP, B, R, C, WIMG, N, pp0 and pp."""
         writable, readable, nothing = _PP[self.key]
         word = target | PAGES[self.shift, shift][1] << 12 | self.size << 58 | accessed << 8 | dirty << 7 | cache
+        word |= self.page_key >> 3 << 60 | (self.page_key & 7) << 9
         word |= writable if rights & WRITE else readable if rights & READ else nothing
         return word | (0 if rights & EXECUTE or not rights else _NO_EXECUTE)
 
@@ -164,10 +186,12 @@ class Entries:
         if found is None:
             return Refused(FaultKind.NOT_PRESENT)
         at, shift = found
-        page = page_of(self.word(at + 8), shift, self.segment.key)
-        if not page.rights & access:
+        word = self.word(at + 8)
+        page = page_of(word, shift, self.segment.key)
+        rights = page.rights & ~_withheld(word >> 57 & 0x18 | word >> 9 & 7)
+        if not rights & access:
             return Refused(FaultKind.PERMISSION)
-        return Reached(page.target | address & (1 << shift) - 1, shift, page.rights, page.accessed, page.dirty)
+        return Reached(page.target | address & (1 << shift) - 1, shift, rights, page.accessed, page.dirty)
 
     def map(
         self, address: int, target: int, shift: int, rights: int, *,
@@ -224,4 +248,4 @@ class Entries:
             if page >> segment.lg2 != segment.vsid or first != like or second >> 58 & 3 != segment.size:
                 message = f"entry {number}, {first:#x} {second:#x}, is none of the segment of VSID {segment.vsid:#x}"
                 raise ValueError(message)
-            yield address, segment.shift if shift is None else shift, page_of(second, segment.shift)
+            yield address, segment.shift if shift is None else shift, page_of(second, segment.shift, segment.key)

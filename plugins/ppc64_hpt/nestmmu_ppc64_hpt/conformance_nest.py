@@ -18,7 +18,7 @@ from nestmmu.testing.trees import Tree
 from nestmmu.tlb import CachedCpu
 from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF, Registers
-from nestmmu_ppc64_hpt.conformance_entries import MEMORY, PAGES, Entries, Segment
+from nestmmu_ppc64_hpt.conformance_entries import AUTHORITY, MEMORY, PAGES, Entries, Segment
 from nestmmu_ppc64_hpt.cpu import LPCR_VPM1, Power9Hash
 from nestmmu_ppc64_hpt.host import HashKvm
 from nestmmu_ppc64_hpt.nested import HashExit, decode, exit_of, reflect
@@ -125,7 +125,10 @@ class HashNest(Nest):
             reference_change=AccessedDirty.FAULT, make_walker=self.make_walker,
         )  # fmt: skip
         self.power9_hash = Power9Hash(
-            Registers(msr=MSR_SF | MSR_IR | MSR_DR, ptcr=HOST_PTCR, lpcr=LPCR_VPM1), self.memory,
+            Registers(
+                msr=MSR_SF | MSR_IR | MSR_DR, ptcr=HOST_PTCR, lpcr=LPCR_VPM1, amr=AUTHORITY[0], iamr=AUTHORITY[1]
+            ),
+            self.memory,
             Slb([self.segment.slb_entry]),
         )  # fmt: skip
         self.own_cpu = CachedCpu(self.power9_radix, self.tlb.tlb, self.tlb.stale.append)
@@ -143,7 +146,7 @@ class HashNest(Nest):
         end: Any = (self.own_cpu if own else self.cpu).access(access, address)
         if not isinstance(end, Interrupt):
             return int(end.address)
-        exit_ = decode_radix(HvExit.from_interrupt(end)) if own else decode(end)
+        exit_ = decode_radix(HvExit.from_interrupt(end)) if own else decode(end, amr=AUTHORITY[0], iamr=AUTHORITY[1])
         if exit_ is None:
             message = f"interrupt {end.vector:#x} of tag {tag} at {address:#x} does not reach the host"
             raise NestmmuError(message)

@@ -52,6 +52,7 @@ class Ppc64Radix(RadixArchitecture):
         scopes=(Scope.PAGE, Scope.RANGE, Scope.TAG, Scope.ALL),
         nest_shifts=(16, 21),
         shadow_shifts=(16, 21, 30),
+        attributes=(0x00, 0x10, 0x20, 0x30),
         most_faults=3,
     )
 

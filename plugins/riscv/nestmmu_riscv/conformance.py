@@ -59,6 +59,7 @@ class RiscvSv39x4(RadixArchitecture):
         scopes=(Scope.PAGE, Scope.TAG, Scope.ALL),
         nest_shifts=(12, 21),
         shadow_shifts=(12, 21, 30),
+        attributes=(0, 1 << 61, 2 << 61),
         most_faults=3,
         same_record=_RECORD,
     )
@@ -110,7 +111,11 @@ class RiscvSv39x4(RadixArchitecture):
     def composer(self) -> RiscvComposer:
         """Return the composer of a shadow in this mode for harts without Svadu, as the nest's are."""
         widths = tuple(level.index_bits for level in self.capabilities.trees[0])
-        return RiscvComposer(table_format(self.mode, g_stage=True), widths, svadu=False)
+        return RiscvComposer(table_format(self.mode, g_stage=True, pbmt=True), widths, svadu=False)
+
+    def composed_attributes(self, inner: int, outer: int) -> int:
+        """Return L1's PBMT, unless that says to take the type of what lies behind: then L0's."""
+        return inner or outer
 
 
 class RiscvSv39(RiscvSv39x4):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nestmmu.access import Access
+from nestmmu.addresses import ADDRESS_BITS
 from nestmmu.faults import Fault, FaultKind
 from nestmmu.formats import AccessedDirty
 from nestmmu.testing.capabilities import Feature
@@ -45,8 +46,13 @@ class Batch(Topic):
     def _addresses(self, chance: random.Random, starts: list[int]) -> list[int]:
         near = [chance.choice(starts) ^ chance.getrandbits(14) for _ in range(_ADDRESSES)]
         # One in eight may be an address that the architecture does not take.
-        cut = [at % (1 << self.form.input_bits) for at in near]
-        return [at if place % 8 == 0 else self.canonical(at) for place, at in enumerate(cut)]
+        bits = self.form.input_bits
+        cut = [at % (1 << bits) for at in near]
+        above = [
+            1 << chance.randrange(bits, ADDRESS_BITS) if bits < ADDRESS_BITS and place % 16 == 0 else 0
+            for place in range(len(cut))
+        ]
+        return [at | above[place] if place % 8 == 0 else self.canonical(at) for place, at in enumerate(cut)]
 
     def _one(self, table: Table, address: int, access: Access) -> tuple[Any, ...]:
         try:

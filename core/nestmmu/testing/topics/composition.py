@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from typing import TYPE_CHECKING
 
 import attrs
@@ -129,14 +131,25 @@ class Composition(Topic):
     def test_the_entry_says_what_the_mapping_says(self) -> None:
         arch = self.arch
         composer = arch.composer()
-        for rights, flags in itertools.product(self.form.rights, FLAGS):
+        for rights, flags in itertools.product(self.form.rights, itertools.product(FLAGS, repeat=2)):
             for sizes, access in itertools.product(self._sizes(), Access):
-                inner, outer = self._pair(sizes, (rights, self.most_rights()), (flags, (True, True)))
+                inner, outer = self._pair(sizes, (rights, self.most_rights()), flags)
                 found = composer.compose(inner, outer, access)
                 page = Page(found.target_start, found.permissions, found.accessed, found.dirty)
                 require(found.entry is not None, "a composed leaf has an entry")
                 what = f"{text(inner)} behind {text(outer)} for a {access.label}: the entry {found.entry or 0:#x}"
                 equal(arch.entry_page(found), page, what)
+
+    def test_attributes(self) -> None:
+        arch, rights, every = self.arch, self.most_rights(), self.form.attributes
+        composer, mask = arch.composer(), functools.reduce(operator.or_, every, 0)
+        for one, other in itertools.product(every, repeat=2):
+            for sizes, access in itertools.product(self._sizes(), Access):
+                inner, outer = self._pair(sizes, (rights, rights), ((True, True), (True, True)))
+                inner, outer = arch.with_attributes(inner, one), arch.with_attributes(outer, other)
+                found = (composer.compose(inner, outer, access).entry or 0) & mask
+                what = f"attributes {one:#x} behind {other:#x} for a {access.label}"
+                equal(found, arch.composed_attributes(one, other), what)
 
     def test_an_identity_behind_changes_nothing_and_twice_is_once(self) -> None:
         composer, most = self.arch.composer(), self.most_rights()
