@@ -103,6 +103,43 @@ class Dirty(Topic):
                 world.check(f"{what}, aged and loaded from")
                 world.access(world.one, STORE, OFFSET, what)
 
+    def test_a_store_is_not_forgotten_with_the_use(self) -> None:
+        """The host asks whether a page was used, and only then whether it was written."""
+        for inner, outer in itertools.product(self.form.nest_shifts, repeat=2):
+            world = self._world(inner, outer)
+            what = f"2**{inner} bytes behind 2**{outer}"
+            world.access(world.one, STORE, OFFSET, what)
+            end = world.nest.access_own(STORE, world.at(2) + OFFSET)
+            require(end.address is not None, f"{what}: the guest's own store")
+            for chunk in (1, 2):
+                require(world.nest.age(world.at(chunk)), f"{what}: chunk {chunk} was used")
+                world.check(f"{what}: asked")
+                require(
+                    world.nest.take_dirty(world.at(chunk)), f"{what}: chunk {chunk} was written, though it is old now"
+                )
+
+    def test_a_large_page_is_logged_whole(self) -> None:
+        """Where no one follows single pages, the host knows no better; nothing beyond it was written."""
+        for chunk, outer in itertools.product((0, 3), self.form.nest_shifts):
+            world = World(self.arch, outer)
+            world.map(world.one, 0, world.small, world.at(chunk))
+            world.access(world.one, STORE, OFFSET)
+            first = chunk << world.large - world.small
+            wanted = set(range(first, first + (1 << outer - world.small)))
+            equal(self._logged(world), wanted, f"what is logged of a page of 2**{outer} bytes, chunk {chunk}")
+            equal(self._logged(world), set(), "what is logged when nothing was stored since")
+
+    def test_the_log_begins_anew(self) -> None:
+        world = self._world(self.form.nest_shifts[0], self.form.nest_shifts[0])
+        world.set_log(on=True)
+        world.access(world.one, STORE, OFFSET)
+        world.nest.unmap(world.at(1), 1 << world.large)
+        world.set_log(on=False)
+        world.set_log(on=True)
+        equal(self._logged(world), set(), "what is logged of the time before")
+        world.access(world.one, STORE, OFFSET)
+        equal(self._logged(world), {self._number(world, world.one, 0)}, "what is logged since")
+
     def test_two_guests_that_share_a_page(self) -> None:
         world = World(self.arch, self.form.nest_shifts[0])
         for tag in (world.one, world.other):
@@ -162,9 +199,10 @@ class Dirty(Topic):
             world.check("more is permitted")
 
     def test_a_page_looks_young_when_it_was_used_and_not_otherwise(self) -> None:
-        for inner, outer in itertools.product(self.form.nest_shifts, repeat=2):
+        for inner, outer, dirty in itertools.product(*(self.form.nest_shifts,) * 2, (True, False)):
             world = self._world(inner, outer)
-            what = f"2**{inner} bytes behind 2**{outer}"
+            world.change(world.one, 0, dirty=dirty)
+            what = f"2**{inner} bytes behind 2**{outer}{'' if dirty else ', not dirty'}"
             for _ in range(2):
                 world.access(world.one, LOAD, OFFSET, what)
                 require(world.nest.age(world.at(1)), f"{what}: the page was used")

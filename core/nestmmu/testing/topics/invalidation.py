@@ -109,6 +109,7 @@ class Invalidation(Topic):
             for change in ({"gone": True}, {}, {"read_only": True}, {"dirty_log": True}, {}):
                 world.set_slot(**change)
                 world.check(f"slot {change}, at once")
+                equal(len(world.nest.guest.rmap), 0, f"slot {change}, at once: entries of the reverse map")
                 world.access_all(f"slot {change}")
                 world.check(f"slot {change}")
 
@@ -145,6 +146,13 @@ class Invalidation(Topic):
         equal(flushed, [(nested.tag, 0)], "flushes of a core that a vcpu left and comes back to")
         world.access_all("after a move")
         world.check("after a move")
+        other = world.nest.enter(world.other)
+        if threads > 2:  # noqa: PLR2004  (the core that is come back to is entered by two of its CPUs)
+            host.flushes.clear()
+            for cpu in (1, 2, threads + 1, 2, 1):
+                host.arrive(other, 0, cpu)
+            flushed = [(flush.tag, flush.cpu) for flush in host.flushes]
+            equal(flushed, [(other.tag, 2)], "flushes of a core of several CPUs: by the first that comes back")
 
     def test_a_table_that_gives_way_is_forgotten_by_page_walk_caches(self) -> None:
         for shift in self.form.nest_shifts:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nestmmu.access import Access
-from nestmmu.outcomes import Exit, Verdict
+from nestmmu.invalidation import Flush, FlushKind
+from nestmmu.outcomes import Exit, Outcome, Verdict
 from nestmmu.testing.capabilities import Feature
 from nestmmu.testing.checks import equal, require
 from nestmmu.testing.topic import Topic
@@ -13,6 +14,8 @@ from nestmmu.testing.world import OFFSET, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from nestmmu.points import Steps
 
 
 class Progress(Topic):
@@ -68,9 +71,29 @@ class Progress(Topic):
                 end = world.nest.access_own(access, world.nest.data.end + OFFSET)
                 equal(end.verdict, Verdict.EMULATE, f"the guest's own {access.label} of a device")
             world.set_slot(read_only=True)
-            end = world.nest.access_own(Access.STORE, world.at(0, 1) + OFFSET)
+            address = world.at(0, 1) + OFFSET
+            end = world.nest.access_own(Access.STORE, address)
             equal(end.verdict, Verdict.INJECT, "the guest's own store to a read-only slot")
+            end = world.nest.access_own(Access.LOAD, address)
+            equal(end.address, world.nest.backing.where(address), "the guest's own load of a read-only slot")
             world.check("the guest's own accesses")
+
+    def test_the_guest_hypervisors_own_pages_are_asked(self) -> None:
+        """Whether it used them, and whether it wrote them: each access says so once, if no TLB makes it alone."""
+        for shift in self.form.nest_shifts:
+            world = World(self.arch, shift)
+            for access in (Access.LOAD, Access.FETCH, Access.STORE, Access.LOAD, Access.STORE):
+                end = world.nest.access_own(access, world.at(1) + OFFSET)
+                equal(end.address, world.nest.backing.where(world.at(1)) + OFFSET, f"the guest's own {access.label}")
+                require(len(end.faults) <= self.form.most_faults, "the guest's own faults are few")
+                again = world.nest.access_own(access, world.at(1) + OFFSET)
+                equal(len(again.faults), 0, f"faults of the guest's own {access.label} that was made before")
+                require(world.nest.age(world.at(1)), f"the guest's own {access.label} is a use")
+                if access is Access.STORE:
+                    require(world.nest.take_dirty(world.at(1)), "the guest's own store is seen")
+                    require(not world.nest.take_dirty(world.at(1)), "and seen once")
+                world.check(f"the guest's own {access.label}")
+                world.nest.tlb.tlb.flush(Flush(world.nest.guest.tag, FlushKind.TAG))
 
     def _interrupt(self, change: Callable[[World], None], what: str, *, begun: bool = False) -> None:
         """Let ``change`` happen at each point of a handler at which another CPU can come in.
@@ -100,18 +123,29 @@ class Progress(Topic):
         if not isinstance(left, Exit):
             return False
         handler = world.nest.nested_faults.handle(nested, left)
-        more = all(next(handler, None) is not None for _ in range(steps))
+        more, outcome = all(next(handler, None) is not None for _ in range(steps)), None
         if begun:
             world.nest.guest.begin_invalidation()
             world.nest.sweep(world.at(0), 1 << world.large)
-            for _ in handler:
-                pass
+            outcome = self._finish(handler)
         change(world)
         if begun:
             world.nest.guest.end_invalidation()
-        for _ in handler:
-            pass
+        else:
+            outcome = self._finish(handler)
+        expected = world.expected(world.one, access, OFFSET)
+        fine = outcome is None or outcome.verdict in {Verdict.RESUME, expected}
+        require(fine, f"the host says {outcome}, and {expected} is what it comes to")
         return more
+
+    def _finish(self, handler: Steps[Outcome]) -> Outcome | None:
+        """Let a handler go on to its end; return what it says, None if it has said so already."""
+        while True:
+            try:
+                next(handler)
+            except StopIteration as stop:
+                outcome: Outcome | None = stop.value
+                return outcome
 
     def test_a_page_that_the_host_moves_meanwhile(self) -> None:
         def move(world: World) -> None:
