@@ -73,6 +73,10 @@ class CacheableCpu(Protocol):
         """Return a result as something to keep; None for a fault, and for what no table translated."""
         ...
 
+    def on_table(self, result: Any) -> bool:  # noqa: ANN401
+        """Tell whether a result is a fault of the host's table on a table of the guest's own."""
+        ...
+
     def trace(self, steps: list[Step] | None) -> None:
         """Add the steps of every walk to ``steps`` from now on; None: stop."""
         ...
@@ -168,8 +172,9 @@ class CachedCpu:
         place = self.cpu.context(access, address)
         cached = None if place is None else self.tlb.lookup(*place, address)
         if cached is not None and cached.permissions & access:
-            fresh = self.cpu.translation(access, address, self.cpu.probe(access, address))
-            if fresh is None or self._target(fresh, address) != self._target(cached, address):
+            probed = self.cpu.probe(access, address)
+            fresh = self.cpu.translation(access, address, probed)
+            if not self._confirms(cached, fresh, probed, address):
                 self.stale(StaleHit(access, address, cached, fresh))
             return self.cpu.reached(cached, address)
         result = self.cpu.access(access, address)
@@ -182,6 +187,16 @@ class CachedCpu:
     def trace(self, steps: list[Step] | None) -> None:
         """Add the steps of every walk to ``steps`` from now on; None: stop. A hit has none."""
         self.cpu.trace(steps)
+
+    def _confirms(self, cached: Translation, fresh: Translation | None, probed: Any, address: int) -> bool:  # noqa: ANN401
+        """Tell whether what is kept is allowed still.
+
+        A host that takes the page of a guest's table away takes no page away that the table leads to: of those, what is
+        kept stays.
+        """
+        if fresh is None:
+            return self.cpu.on_table(probed)
+        return self._target(fresh, address) == self._target(cached, address)
 
     @staticmethod
     def _target(entry: Translation, address: int) -> int:

@@ -47,6 +47,10 @@ class CacheableToyCpu(ToyCpu):
         start, output, guest = page_of(address, result.output_address, address, result.page_shift)
         return Translation(HardwareTag(self.tag), None, start, result.page_shift, output, guest, result.permissions)
 
+    def on_table(self, result: Mapping | Trap) -> bool:
+        del result
+        return False
+
     def reached(self, translation: Translation, address: int) -> Mapping:
         output = translation.output_start + address - translation.input_start
         return Mapping(address, output, translation.page_shift, translation.permissions, accessed=True, dirty=True)

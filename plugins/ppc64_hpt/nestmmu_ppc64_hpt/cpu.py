@@ -230,6 +230,11 @@ class Power9Hash(Thread):
         start, output, guest = page_of(address, result.address, result.guest, result.page_shift)
         return Translation(*place, start, result.page_shift, output, guest, result.permissions)
 
+    def on_table(self, result: Reached | Interrupt) -> bool:
+        """Return False: one table translates, and it is the host's."""
+        del result
+        return False
+
     def reached(self, translation: Translation, address: int) -> Reached:
         """Return a kept translation as an access would have ended."""
         offset = address - translation.input_start

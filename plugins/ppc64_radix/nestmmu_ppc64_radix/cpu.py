@@ -21,6 +21,8 @@ from nestmmu_ppc64_book3s.interrupts import (
     DSISR_SET_RC,
     DSISR_UNSUPP_MMU,
     HSRR1_HISI_WRITE,
+    VECTOR_HDSI,
+    VECTOR_HISI,
     Interrupt,
     segment_interrupt,
     storage_interrupt,
@@ -201,6 +203,13 @@ class Power9Radix(Thread):
         start, output, guest = page_of(address, result.address, result.guest, result.page_shift)
         process = self._process(access, address)
         return Translation(*place, start, result.page_shift, output, guest, result.permissions, process)
+
+    def on_table(self, result: Reached | Interrupt) -> bool:
+        """Tell whether a result is an HDSI or HISI on the process table, or on a table of the process."""
+        if not isinstance(result, Interrupt) or result.vector not in {VECTOR_HDSI, VECTOR_HISI}:
+            return False
+        cause = result.get("hsrr1" if result.vector == VECTOR_HISI else "hdsisr")
+        return bool(cause & DSISR_PRTABLE_FAULT)
 
     def _process(self, access: Access, address: int) -> int | None:
         """Return the PID whose tree translates an access; None without relocation."""

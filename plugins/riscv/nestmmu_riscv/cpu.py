@@ -28,7 +28,7 @@ from nestmmu_riscv.csrs import (
 )
 from nestmmu_riscv.formats import PBMT, G, root_bits
 from nestmmu_riscv.stages import Rights, Tables, permits, settle
-from nestmmu_riscv.traps import S_STAGE, VS_STAGE, Trap, trap_of
+from nestmmu_riscv.traps import PSEUDO_READ, PSEUDO_WRITE, S_STAGE, VS_STAGE, Trap, trap_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -166,6 +166,10 @@ class RiscvCpu:
             input_shift=None if result.input_shift == _NO_PAGE else result.input_shift,
             guest_shift=None if result.guest_shift == _NO_PAGE else result.guest_shift,
         )  # fmt: skip
+
+    def on_table(self, result: Reached | Trap) -> bool:
+        """Tell whether a result is a guest-page fault on a table of the VS-stage."""
+        return isinstance(result, Trap) and result.tinst in {PSEUDO_READ, PSEUDO_WRITE}
 
     def reached(self, translation: Translation, address: int) -> Reached:
         """Return a kept translation as an access would have ended; the memory type is not kept."""

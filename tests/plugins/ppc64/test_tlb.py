@@ -13,12 +13,14 @@ from nestmmu.addresses import HardwareTag
 from nestmmu.formats import AccessedDirty
 from nestmmu.hypervisor import Attempt
 from nestmmu.invalidation import Flush, FlushKind
+from nestmmu.memory import PhysicalMemory
 from nestmmu.outcomes import Verdict
 from nestmmu.plugins import Plugins
 from nestmmu.tlb import Tlb, TlbPlugin, Translation
 from nestmmu_ppc64_book3s.interrupts import Interrupt
-from nestmmu_ppc64_book3s.registers import MSR_SF
+from nestmmu_ppc64_book3s.registers import MSR_SF, Registers
 from nestmmu_ppc64_book3s.threads import Reached
+from nestmmu_ppc64_radix.cpu import Power9Radix
 from nestmmu_ppc64_radix.exits import HvExit, decode
 from nestmmu_ppc64_radix.quirks import Quirk
 
@@ -117,6 +119,23 @@ def test_a_flush_of_the_wrong_lpid_leaves_the_cleared_change_bit_in_the_tlb(quir
     assert leaf is not None
     assert bool(leaf[0] & 0x080) == (left == 0)
     assert bool(upkeep.take_dirty(machine.nest.guest, 0x180050000)) == (left == 0)
+
+
+@pytest.mark.parametrize(
+    ("vector", "registers", "on_table"),
+    [
+        (0xE00, {"hdsisr": 0x4002_0000}, True),
+        (0xE00, {"hdsisr": 0x4000_0000}, False),
+        (0xE20, {"hsrr1": 0x4002_0000}, True),
+        (0xE20, {"hsrr1": 0x4000_0000}, False),
+        (0x300, {"dsisr": 0x4002_0000}, False),
+    ],
+)
+def test_which_interrupt_is_about_a_table_of_the_guests(vector: int, registers: dict[str, int], on_table: bool) -> None:
+    """Bit 46 of HDSISR, or of HSRR1: the process table, or a table of the process, was not translated."""
+    cpu = Power9Radix(Registers(), PhysicalMemory())
+    assert cpu.on_table(Interrupt(vector, registers, hv=vector >= 0xE00)) is on_table
+    assert not cpu.on_table(Reached(0, 16, 7))
 
 
 def test_contexts_are_kept_apart() -> None:

@@ -204,6 +204,16 @@ def test_hs_modes_own_translations() -> None:
     assert not cached.cached()
 
 
+@pytest.mark.parametrize(("taken", "is_stale"), [(VS_TABLES, False), (PAGE, True)])
+def test_a_table_that_its_host_takes_away_leaves_the_pages_that_it_leads_to(taken: int, is_stale: bool) -> None:
+    """HFENCE.GVMA with the address of the table's page: nothing makes a hart forget more than that page."""
+    cached = Cached(Machine())
+    cached.cached()
+    cached.machine.g_leaf(taken, 0)
+    assert cached.cached()
+    assert bool(cached.stale) is is_stale
+
+
 def test_a_hit_ends_where_a_walk_would() -> None:
     machine, tlb = Machine(), Tlb()
     cpu = CachedCpu(machine.cpu, tlb, lambda _: None)
