@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from nestmmu.testing import Conformance
-from nestmmu_riscv.conformance import RiscvSv39, RiscvSv39x4, RiscvSv48x4, RiscvSv57x4
+from nestmmu_riscv.conformance import RiscvSv39, RiscvSv39x4, RiscvSv48x4, RiscvSv57x4, RiscvSvadu
 
 
 class TestRiscv(Conformance):
     architecture = RiscvSv39x4
+
+
+class TestRiscvSvadu(Conformance):
+    architecture = RiscvSvadu
 
 
 class TestRiscvSv39(Conformance):

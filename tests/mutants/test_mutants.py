@@ -14,11 +14,11 @@ from nestmmu.mappings import Mapping
 from nestmmu.testing.run import Result, run, select
 from nestmmu_ppc64_hpt.conformance import Ppc64Hpt
 from nestmmu_ppc64_radix.conformance import Ppc64Radix
-from nestmmu_riscv.conformance import RiscvSv39x4
+from nestmmu_riscv.conformance import RiscvSv39x4, RiscvSvadu
 from planting import Line, compiled, function_of, planted, resolve
 from planting.hash import ON_HASH
 from planting.power import ON_POWER
-from planting.riscv import ON_RISCV
+from planting.riscv import ON_RISCV, ON_SVADU
 from planting.toy import ON_TOY
 from toy_arch.conformance import WideToy
 
@@ -27,12 +27,15 @@ if TYPE_CHECKING:
 
     from planting import Mutant
 
-ARCHITECTURES: dict[str, Any] = {"toy": WideToy, "ppc64_radix": Ppc64Radix, "ppc64_hpt": Ppc64Hpt, "riscv": RiscvSv39x4}
+ARCHITECTURES: dict[str, Any] = {
+    "toy": WideToy, "ppc64_radix": Ppc64Radix, "ppc64_hpt": Ppc64Hpt, "riscv": RiscvSv39x4, "riscv_svadu": RiscvSvadu,
+}  # fmt: skip
 CASES = (
     *(("toy", mutant) for mutant in ON_TOY),
     *(("ppc64_radix", mutant) for mutant in ON_POWER),
     *(("ppc64_hpt", mutant) for mutant in ON_HASH),
     *(("riscv", mutant) for mutant in ON_RISCV),
+    *(("riscv_svadu", mutant) for mutant in ON_SVADU),
 )
 PLANTED = [pytest.param(name, mutant, id=f"{name}: {mutant.name}") for name, mutant in CASES]
 

@@ -13,7 +13,7 @@ EXITS = "nestmmu_riscv.exits"
 
 ON_RISCV = (
     Line("every page is writable", COMPOSE, "permissions, accessed=leaf.accessed", "permissions | WRITE, accessed=leaf.accessed", topic="composition"),
-    Line("the leaf is dirty before a store", COMPOSE, "dirty=leaf.dirty, attributes", "dirty=True, attributes", topic="composition"),
+    Line("the leaf is dirty before a store", COMPOSE, "dirty=dirty, attributes", "dirty=True, attributes", topic="composition"),
     Line("the leaf is not aligned to its page", COMPOSE, "align_down(leaf.output_address, leaf.page_shift)", "align_down(leaf.output_address, 12) + 0x1000", topic="composition"),
     Line("a page that permits nothing is a pointer", COMPOSE, "entry |= R  #", "entry |= 0  #", topic="composition"),
     Line("a fence of the page after", f"{FENCES}", "start = align_down(request.guest_address, PAGE_SHIFT)", "start = align_down(request.guest_address, PAGE_SHIFT) + 0x1000", topic="invalidation"),
@@ -28,4 +28,18 @@ ON_RISCV = (
     Line("htval is not shifted", f"{EXITS}:decode", "record.tval2 << HTVAL_SHIFT, record.access", "record.tval2, record.access", topic="reflection"),
     Line("the low bits of the address are lost", f"{EXITS}:decode", "address |= record.tval & _LOW", "address |= 0", topic="reflection"),
     Line("another VMID's guest", f"{HOST}.enter", "AssignedTag(vmid_of(registers.hgatp))", "AssignedTag(3)", topic="references"),
+)  # fmt: skip
+
+COMPOSED = "nestmmu_riscv.composer:RiscvComposer.compose"
+ON_SVADU = (
+    Line("stores where no one sees them", COMPOSED, "(inner.dirty and outer.dirty) or not self.svadu", "True", topic="dirty"),
+    Line("stores where L0 does not see them", COMPOSED, "(inner.dirty and outer.dirty)", "inner.dirty", topic="dirty"),
+    Line("stores where L1 does not see them", COMPOSED, "(inner.dirty and outer.dirty)", "outer.dirty", topic="composition"),
+    Line("no stores", COMPOSED, "(inner.dirty and outer.dirty)", "False", topic="dirty"),
+    Line("dirty, and not to be stored to", COMPOSED, "leaf.dirty and (bool(permissions & WRITE) or not self.svadu)", "leaf.dirty", topic="composition"),
+    Line("L1's D by a load", f"{LADDER}._as_hardware", "form.dirty if fault.access is Access.STORE else 0", "form.dirty", topic="dirty"),
+    Line("L1's D is left", f"{LADDER}._as_hardware", "form.dirty if fault.access is Access.STORE else 0", "0", topic="dirty"),
+    Line("L1's A is left", f"{LADDER}._as_hardware", "entry |= form.accessed | (", "entry |= (", topic="dirty"),
+    Line("L0's D by a load", f"{LADDER}.mark", "add_flags(outer.input_address, accessed=True, dirty=store)", "add_flags(outer.input_address, accessed=True, dirty=True)", topic="dirty"),
+    Line("what lacks A and D is reflected", f"{LADDER}.walk", "if not guest.hardware_sets_flags:", "if True:", topic="dirty"),
 )  # fmt: skip

@@ -86,7 +86,8 @@ class Capabilities:
     host_sets_flags: bool = False
     """Whether the host sets accessed and dirty in the guest hypervisor's entries; else it reflects what lacks them."""
     writable_if_dirty: bool = False
-    """Whether a shadow permits stores to what is dirty only: where hardware would set dirty, and no one saw it."""
+    """Whether a shadow permits stores only where both pages under it are dirty: else hardware would set dirty in the
+    shadow, and no one saw it."""
     most_faults: int = 5
     """How often one access of a nested guest may fault before it has ended."""
     same_record: Mapping[str, str] = attrs.Factory(dict)

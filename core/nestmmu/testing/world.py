@@ -256,8 +256,8 @@ class World:
             return
         require(leaf.shift <= max(outer.shift, self.small), f"{where} is larger than the host's page")
         require(not leaf.dirty or (outer.dirty and inner[0].dirty), f"{where} is dirty, and a page under it is not")
-        unseen = self.form.writable_if_dirty and leaf.rights & WRITE and not leaf.dirty
-        require(not unseen, f"{where} permits stores, and is not dirty")
+        unseen = self.form.writable_if_dirty and leaf.rights & WRITE and not (outer.dirty and inner[0].dirty)
+        require(not unseen, f"{where} permits stores, and a page under it is not dirty")
         require(not leaf.accessed or (outer.accessed and inner[0].accessed), f"{where} is accessed, and one under not")
 
     @property

@@ -111,8 +111,10 @@ class PowerNest(TreeNest):
         return None if isinstance(end, Interrupt) else (end.address, end.permissions)
 
     def reflect(self, outcome: Outcome, exit_: Exit) -> Exit:
-        """Return the exit that L1 gets from H_ENTER_NESTED."""
-        seen = decode(reflect(outcome, exit_.record, self.quirks))
+        """Return the exit that L1 gets from H_ENTER_NESTED: it reads HDSISR, or for a HISI the MSR in HSRR1."""
+        left = reflect(outcome, exit_.record, self.quirks)
+        registers = {"hsrr0": left.pc, "hsrr1": left.msr, "hdar": left.dar, "hdsisr": left.dsisr, "asdr": left.asdr}
+        seen = decode(HvExit.from_interrupt(Interrupt(left.trap, registers, hv=True)))
         wrong = _PROTFAULT if seen.record.fetch else _NOEXEC
         if seen.fault.kind is FaultKind.PERMISSION and seen.record.dsisr & wrong:
             seen.fault.kind = FaultKind.ATTRIBUTE

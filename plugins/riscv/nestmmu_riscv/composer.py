@@ -46,9 +46,10 @@ class RiscvComposer:
         leaf = compose_mappings(inner, outer, access, tuple(self.depths))
         writable = (inner.dirty and outer.dirty) or not self.svadu
         permissions = leaf.permissions if writable else leaf.permissions & ~WRITE
+        dirty = leaf.dirty and (bool(permissions & WRITE) or not self.svadu)
         entry = self.format.leaf_entry(
             self.depths[leaf.page_shift], align_down(leaf.output_address, leaf.page_shift),
-            permissions, accessed=leaf.accessed, dirty=leaf.dirty, attributes=inner.attributes or outer.attributes,
+            permissions, accessed=leaf.accessed, dirty=dirty, attributes=inner.attributes or outer.attributes,
         )  # fmt: skip
         if not permissions:
             entry |= R  # without U: a leaf that permits nothing, where no right at all would make it a pointer

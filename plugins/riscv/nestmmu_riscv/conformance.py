@@ -45,6 +45,8 @@ class RiscvSv39x4(RadixArchitecture):
     """Bit numbers are the manual's. A word of the upper levels with N, and every N but 64 KiB, is reserved."""
 
     mode: ClassVar[int] = SV39
+    svadu: ClassVar[bool] = False
+    """Whether the nest's harts set A and D by themselves."""
     capabilities: ClassVar[Capabilities] = Capabilities(
         name="riscv",
         input_bits=41,
@@ -106,16 +108,25 @@ class RiscvSv39x4(RadixArchitecture):
 
     def make_nest(self, shift: int) -> RiscvNest:
         """Return L0 and an L1."""
-        return RiscvNest(self, shift, self.mode)
+        return RiscvNest(self, shift, self.mode, svadu=self.svadu)
 
     def composer(self) -> RiscvComposer:
-        """Return the composer of a shadow in this mode for harts without Svadu, as the nest's are."""
+        """Return the composer of a shadow in this mode for harts as the nest's are."""
         widths = tuple(level.index_bits for level in self.capabilities.trees[0])
-        return RiscvComposer(table_format(self.mode, g_stage=True, pbmt=True), widths, svadu=False)
+        return RiscvComposer(table_format(self.mode, g_stage=True, pbmt=True), widths, svadu=self.svadu)
 
     def composed_attributes(self, inner: int, outer: int) -> int:
         """Return L1's PBMT, unless that says to take the type of what lies behind: then L0's."""
         return inner or outer
+
+
+class RiscvSvadu(RiscvSv39x4):
+    """Harts that set A and D by themselves: for L1's tables L0 does what they would do."""
+
+    svadu: ClassVar[bool] = True
+    capabilities: ClassVar[Capabilities] = attrs.evolve(
+        RiscvSv39x4.capabilities, name="riscv_svadu", host_sets_flags=True, writable_if_dirty=True
+    )
 
 
 class RiscvSv39(RiscvSv39x4):

@@ -16,7 +16,7 @@ from nestmmu.testing.nest import TreeNest
 from nestmmu.testing.trees import Tree, Upwards
 from nestmmu.tlb import CachedCpu
 from nestmmu_riscv.cpu import RiscvCpu
-from nestmmu_riscv.csrs import SV39, Registers, hgatp
+from nestmmu_riscv.csrs import ENVCFG_ADUE, SV39, Registers, hgatp
 from nestmmu_riscv.exits import decode, reflect
 from nestmmu_riscv.fences import Fence, FenceKind
 from nestmmu_riscv.hypervisor import RiscvHypervisor
@@ -34,10 +34,11 @@ L1_TAG = HardwareTag(900)
 
 
 class RiscvNest(TreeNest):
-    """Chunks of 2 MiB. Harts without Svadu: a missing A or D faults.
+    """Chunks of 2 MiB.
 
     :param architecture: whose trees L1 writes.
     :param mode: of hgatp, L0's and L1's.
+    :param svadu: whether harts, L1's among them, set A and D by themselves; else what lacks them faults.
     """
 
     host_tables = range(0x9_0000_0000, 0x9_4000_0000)
@@ -45,18 +46,18 @@ class RiscvNest(TreeNest):
     data, data_at = Slot(0x100_0000, 0x80_0000), 0x6_0000_0000
     assigned = (AssignedTag(7), AssignedTag(3))
 
-    def __init__(self, architecture: RadixArchitecture, shift: int, mode: int = SV39) -> None:
-        self.mode = mode
+    def __init__(self, architecture: RadixArchitecture, shift: int, mode: int = SV39, *, svadu: bool = False) -> None:
+        self.mode, self.menvcfg = mode, ENVCFG_ADUE if svadu else 0
         super().__init__(architecture, shift)
 
     def build(self) -> None:
         """Make L0, L1, and a hart in VS-mode with vsatp Bare."""
-        host = RiscvHypervisor(self.memory, self.allocator, mode=self.mode)
+        host = RiscvHypervisor(self.memory, self.allocator, mode=self.mode, menvcfg=self.menvcfg)
         guest = host.create_guest(L1_TAG, self.slots, self.backing)
         self.l0, self.l1 = host, guest
         self.host, self.guest, self.guests = host, guest, host.nested_guests(guest)
         self.host_faults, self.nested_faults = HostFaultHandler(guest), host.handler(guest)
-        self.hart = RiscvCpu(Registers(), self.memory, make_walker=self.make_walker)
+        self.hart = RiscvCpu(Registers(menvcfg=self.menvcfg), self.memory, make_walker=self.make_walker)
         self.cpu = CachedCpu(self.hart, self.tlb.tlb, self.tlb.stale.append)
         self.trees: dict[AssignedTag, Tree] = {}
         for number, tag in enumerate(self.assigned):

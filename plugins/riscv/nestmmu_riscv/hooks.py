@@ -104,8 +104,17 @@ def nestmmu_machine(
 
 @hookimpl
 def nestmmu_conformance() -> Mapping[str, Callable[[], type[Architecture]]]:
-    """Return the declarations: Sv39x4, Sv48x4 and Sv57x4 with a nest each, and Sv39 of S-mode."""
-    return {ARCH: _sv39x4, f"{ARCH}_sv39": _sv39, f"{ARCH}_sv48x4": _sv48x4, f"{ARCH}_sv57x4": _sv57x4}
+    """Return the declarations: Sv39x4, Sv48x4 and Sv57x4 with a nest each, one with Svadu, and Sv39 of S-mode."""
+    return {
+        ARCH: _sv39x4, f"{ARCH}_svadu": _svadu, f"{ARCH}_sv39": _sv39, f"{ARCH}_sv48x4": _sv48x4,
+        f"{ARCH}_sv57x4": _sv57x4,
+    }  # fmt: skip
+
+
+def _svadu() -> type[Architecture]:
+    from nestmmu_riscv.conformance import RiscvSvadu  # noqa: PLC0415  (lazy: see the module)
+
+    return RiscvSvadu
 
 
 def _sv39x4() -> type[Architecture]:

@@ -101,6 +101,7 @@ class Dirty(Topic):
                 world.nest.age(world.at(1))
                 world.access(world.one, LOAD, OFFSET, what)
                 world.check(f"{what}, aged and loaded from")
+                require(not world.nest.take_dirty(world.at(1)), f"{what}: old again, and only loads were made since")
                 world.access(world.one, STORE, OFFSET, what)
 
     def test_a_store_is_not_forgotten_with_the_use(self) -> None:
