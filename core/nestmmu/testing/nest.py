@@ -222,6 +222,13 @@ class Nest(abc.ABC):
     def invalidate(self, scope: Scope, assigned: AssignedTag, start: int, shift: int) -> None:
         """Have the guest invalidate, as the architecture has it, a page of one of its guests, or more."""
 
+    def invalidate_range(self, assigned: AssignedTag, start: int, size: int) -> None:
+        """Have the guest invalidate small pages of one of its guests that lie side by side, all at once.
+
+        :raises NotImplementedError: where ``Scope.RANGE`` is not among the declared scopes.
+        """
+        raise NotImplementedError
+
     @abc.abstractmethod
     def host_pages(self, nested: NestedGuest | None) -> list[Leaf]:
         """Return, by reading raw words, every leaf of the shadow of ``nested``; of the guest's own table for None."""

@@ -127,11 +127,21 @@ class PowerNest(TreeNest):
     def invalidate(self, scope: Scope, assigned: AssignedTag, start: int, shift: int) -> None:
         """Do H_TLB_INVALIDATE, or H_RPT_INVALIDATE for a range."""
         if scope is Scope.RANGE:
-            request = RptRequest(assigned, 1, 3, _PAGES[shift], start, start + (1 << shift))
-            code = finish(self.hcalls.rpt_invalidate(request))
-        else:
-            rb = {Scope.PAGE: start | _AP[shift] << 5, Scope.TAG: _IS_LPID, Scope.ALL: _IS_ALL}[scope]
-            code = finish(self.hcalls.tlb_invalidate(_TLBIE, 0 if scope is Scope.ALL else assigned, rb))
+            self._rpt_invalidate(assigned, shift, start, 1 << shift)
+            return
+        rb = {Scope.PAGE: start | _AP[shift] << 5, Scope.TAG: _IS_LPID, Scope.ALL: _IS_ALL}[scope]
+        code = finish(self.hcalls.tlb_invalidate(_TLBIE, 0 if scope is Scope.ALL else assigned, rb))
+        self._accepted(code, f"{scope.value} of {assigned}")
+
+    def invalidate_range(self, assigned: AssignedTag, start: int, size: int) -> None:
+        """Do H_RPT_INVALIDATE for base pages."""
+        self._rpt_invalidate(assigned, self.small, start, size)
+
+    def _rpt_invalidate(self, assigned: AssignedTag, shift: int, start: int, size: int) -> None:
+        request = RptRequest(assigned, 1, 3, _PAGES[shift], start, start + size)
+        self._accepted(finish(self.hcalls.rpt_invalidate(request)), f"a range of {assigned}")
+
+    def _accepted(self, code: int, what: str) -> None:
         if code:
-            message = f"the host refuses to invalidate {scope.value} of {assigned}: {code}"
+            message = f"the host refuses to invalidate {what}: {code}"
             raise NestmmuError(message)

@@ -168,6 +168,24 @@ class Invalidation(Topic):
             if self.arch.lacks(Feature.LEVELS) is None:
                 require(world.nest.walks.cache.hits, "a page-walk cache is hit")
 
+    def test_a_range_of_small_pages(self) -> None:
+        if Scope.RANGE not in self.form.scopes:
+            return
+        for shift in self.form.nest_shifts:
+            world = World(self.arch, shift)
+            for page in range(7):
+                world.map(world.one, page << world.small, world.small, world.at(1, page))
+            world.access_all("before")
+            for page in range(1, 6):
+                leaf = world.leaves[world.one].pop(page << world.small)
+                world.nest.pages(world.one).clear(leaf.start, leaf.shift)
+            world.nest.invalidate_range(world.one, 1 << world.small, 5 << world.small)
+            world.check("a range of pages")
+            kept = {leaf.start >> world.small for leaf in world.nest.host_pages(world.nest.enter(world.one))}
+            equal(kept, {0, 6}, "pages of the shadow beside the range, by number")
+            for page in range(7):
+                world.access(world.one, Access.LOAD, (page << world.small) + OFFSET, "a range of pages")
+
     def test_what_is_another_guests_stays(self) -> None:
         """Not for correctness: who invalidates everything is never found wanting, and slow."""
         for scope in (one for one in self.form.scopes if one is not Scope.ALL):
