@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from nestmmu.cli import app
 from nestmmu.errors import InputError, NestmmuError, PluginError
+from nestmmu.formats import AccessedDirty
 from nestmmu.hookspecs import hookimpl
 from nestmmu.plugins import Plugins
 from nestmmu.testing import Architecture, Capabilities, Feature, LevelShape
@@ -64,6 +65,18 @@ class TestDeclarations:
         assert skipped == wanted
         assert {one.message for one in results if one.verdict is Verdict.SKIPPED} == {NO_NEST}
         assert {one.verdict for one in results} == {Verdict.SKIPPED, Verdict.PASSED}
+
+    def test_a_test_that_finds_nothing_to_ask_is_skipped_and_says_why(self) -> None:
+        """It passes nowhere without having looked at anything."""
+        policies = (AccessedDirty.FAULT, AccessedDirty.IGNORE)
+        found = {
+            (one.test, one.verdict, one.message)
+            for one in run(declared(policies=policies), select(["accessed_dirty"]))
+            if one.verdict is not Verdict.PASSED
+        }
+        why = "the hardware sets neither accessed nor dirty"
+        assert ("test_only_the_page_that_was_accessed", Verdict.SKIPPED, why) in found
+        assert {verdict for _, verdict, _ in found} == {Verdict.SKIPPED}
 
     @pytest.mark.parametrize(
         ("changes", "problem"),
@@ -199,6 +212,13 @@ class TestPytest:
         result = pytester.runpytest_inprocess("-k", "TestGeometry or TestLifetime", "-rs")
         result.assert_outcomes(passed=4, failed=1, skipped=4)
         result.stdout.fnmatch_lines(["*XPASS(strict)*it is said to*", f"*{NO_NEST}*"])
+
+    def test_a_test_that_finds_nothing_to_ask(self, pytester: pytest.Pytester) -> None:
+        result = pytester.runpytest_inprocess(
+            "--nestmmu-arch", "ppc64_radix", "-k", "test_a_page_larger_than_the_hosts", "-rs"
+        )
+        result.assert_outcomes(skipped=1)
+        result.stdout.fnmatch_lines(["*a page that is larger than the host's is shadowed in part*"])
 
     def test_an_expected_failure_of_no_test(self, pytester: pytest.Pytester) -> None:
         pytester.makepyfile(SUITE.replace("test_the_first_and_the_last_page_of_all", "test_nothing"))

@@ -9,6 +9,19 @@ class ConformanceError(AssertionError):
     """An architecture does not do what its declaration, or every architecture, has to."""
 
 
+class NotApplicableError(Exception):
+    """What a test asks is nothing that the architecture declares; the message says what."""
+
+
+def applies(holds: object, why_not: str) -> None:
+    """Go on if ``holds`` is true; else the test is skipped.
+
+    :raises NotApplicableError: saying ``why_not``.
+    """
+    if not holds:
+        raise NotApplicableError(why_not)
+
+
 def require(holds: object, what: str) -> None:
     """Go on if ``holds`` is true.
 

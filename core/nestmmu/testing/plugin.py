@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from nestmmu.testing.architecture import Architecture
     from nestmmu.testing.topic import Topic
 
@@ -50,6 +52,19 @@ def _topic(item: pytest.Item) -> type[Topic] | None:
     module = sys.modules.get("nestmmu.testing.topic")
     cls = getattr(item, "cls", None)
     return cls if module is not None and isinstance(cls, type) and issubclass(cls, module.Topic) else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Skip a test of the suite that has found nothing to ask."""
+    if _topic(pyfuncitem) is None:
+        return (yield)
+    from nestmmu.testing.checks import NotApplicableError  # noqa: PLC0415  (see the module)
+
+    try:
+        return (yield)
+    except NotApplicableError as error:
+        pytest.skip(str(error))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from nestmmu.errors import NestmmuError
+from nestmmu.testing.checks import NotApplicableError
 from nestmmu.testing.suite import TOPICS
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def run_test(topic: type[Topic], test: str) -> Result:
     expected = topic.architecture.capabilities.expected_failures.get(f"{name}.{test}")
     try:
         getattr(topic(), test)()
+    except NotApplicableError as error:
+        return Result(name, test, Verdict.SKIPPED, str(error))
     except Exception as error:  # noqa: BLE001  (whatever it raises, the test has failed)
         text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
         return Result(name, test, Verdict.FAILED if expected is None else Verdict.EXPECTED, expected or text)

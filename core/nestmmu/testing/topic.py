@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from nestmmu.testing.capabilities import Capabilities, Feature
 
 _HOME = "nestmmu.testing.topics."
+UPDATES_NOTHING = "the hardware sets neither accessed nor dirty"
+ONE_WORD = "no two words of the format mean the same"
 
 
 class Topic:

@@ -9,10 +9,10 @@ from nestmmu.access import Access, permission_text
 from nestmmu.faults import FaultKind
 from nestmmu.formats import AccessedDirty
 from nestmmu.testing.capabilities import Feature
-from nestmmu.testing.checks import equal
+from nestmmu.testing.checks import applies, equal
 from nestmmu.testing.ends import Reached, ended
 from nestmmu.testing.stages import Landed, Stage, StageFault
-from nestmmu.testing.topic import Topic
+from nestmmu.testing.topic import UPDATES_NOTHING, Topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,8 +65,7 @@ class AccessedAndDirty(Topic):
                     equal(type(again), type(end), f"{name}, again")
 
     def test_only_the_page_that_was_accessed(self) -> None:
-        if AccessedDirty.UPDATE not in self.form.policies:
-            return
+        applies(AccessedDirty.UPDATE in self.form.policies, UPDATES_NOTHING)
         for variant in self.arch.variants:
             table = self.arch.make_table(AccessedDirty.UPDATE, variant)
             shift, rights = min(table.page_shifts), self.most_rights()

@@ -11,8 +11,8 @@ from nestmmu.addresses import ADDRESS_BITS
 from nestmmu.faults import Fault, FaultKind
 from nestmmu.formats import AccessedDirty
 from nestmmu.testing.capabilities import Feature
-from nestmmu.testing.checks import equal, require
-from nestmmu.testing.topic import Topic
+from nestmmu.testing.checks import applies, equal, require
+from nestmmu.testing.topic import UPDATES_NOTHING, Topic
 
 if TYPE_CHECKING:
     import random
@@ -83,8 +83,7 @@ class Batch(Topic):
                         equal(self._of_many(many, index), self._one(table, address, access), what)
 
     def test_flags_that_many_accesses_set(self) -> None:
-        if AccessedDirty.UPDATE not in self.form.policies:
-            return
+        applies(AccessedDirty.UPDATE in self.form.policies, UPDATES_NOTHING)
         for variant in self.arch.variants:
             chance = self.random(f"batch, updated {variant}")
             table, starts = self._fill(variant, chance, AccessedDirty.UPDATE)

@@ -13,8 +13,8 @@ from nestmmu.access import WRITE, Access, permission_text
 from nestmmu.addresses import align_down, low_mask
 from nestmmu.testing.architecture import RadixArchitecture
 from nestmmu.testing.capabilities import Feature
-from nestmmu.testing.checks import equal, require
-from nestmmu.testing.topic import Topic
+from nestmmu.testing.checks import applies, equal, require
+from nestmmu.testing.topic import ONE_WORD, Topic
 from nestmmu.testing.trees import Page
 
 if TYPE_CHECKING:
@@ -110,18 +110,20 @@ class Composition(Topic):
 
     def test_words_that_mean_the_same(self) -> None:
         arch = self.arch
-        if not isinstance(arch, RadixArchitecture):
-            return
-        composer = arch.composer()
+        applies(isinstance(arch, RadixArchitecture), ONE_WORD)
+        composer, others = arch.composer(), 0
         flags = ((True, True), (True, True))
         for one, other in itertools.product(self.form.rights, repeat=2):
             for sizes, access in itertools.product(self._sizes(), Access):
                 inner, outer = self._pair(sizes, (one, other), flags)
                 wanted = composer.compose(inner, outer, access)
-                for first, second in itertools.product(self._alike(inner), self._alike(outer)):
+                pairs = list(itertools.product(self._alike(inner), self._alike(outer)))
+                others += len(pairs) - 1
+                for first, second in pairs:
                     found = composer.compose(first, second, access)
                     what = f"{first.entry:#x} behind {second.entry:#x} for a {access.label}"
                     equal(fields(found), fields(wanted), what)
+        applies(others, ONE_WORD)
 
     def _alike(self, leaf: Mapping) -> list[Mapping]:
         words = self.trees.other_words(leaf.entry or 0)
@@ -141,6 +143,7 @@ class Composition(Topic):
 
     def test_attributes(self) -> None:
         arch, rights, every = self.arch, self.most_rights(), self.form.attributes
+        applies(every, "a leaf has no attributes")
         composer, mask = arch.composer(), functools.reduce(operator.or_, every, 0)
         for one, other in itertools.product(every, repeat=2):
             for sizes, access in itertools.product(self._sizes(), Access):

@@ -11,7 +11,7 @@ from nestmmu.faults import Fault
 from nestmmu.outcomes import Verdict
 from nestmmu.testing.architecture import TreeTable
 from nestmmu.testing.capabilities import Feature
-from nestmmu.testing.checks import equal, require
+from nestmmu.testing.checks import NotApplicableError, equal, require
 from nestmmu.testing.ends import Reached, Refused
 from nestmmu.testing.topic import Topic
 from nestmmu.testing.topics.entries import agree
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from nestmmu.testing.nest import Pages
 
 MOST_READS = 20_000
+NO_LEAVES = "what translates lists no leaves"
+NO_TREES = "the guest hypervisor's tables are no trees of the suite's"
 
 
 class Hostile(Topic):
@@ -66,7 +68,7 @@ class Hostile(Topic):
                 table.map(start, target, shift, self.most_rights())
             leaves = getattr(table.by_plugin, "leaves", None)
             if leaves is None:
-                return
+                raise NotApplicableError(NO_LEAVES)
             found = {(leaf.page_start, leaf.target_start) for leaf in leaves()}
             equal(found, wanted, f"form {variant}: the leaves that are listed")
             self._share(table)
@@ -143,7 +145,7 @@ class HostileTree(Topic):
         world = World(self.arch)
         tree = world.nest.pages(world.one)
         if not isinstance(tree, Tree):
-            return
+            raise NotApplicableError(NO_TREES)
         for depth in range(len(tree.levels) - 1):
             address = depth + 1 << world.large
             tree.map(address, world.at(1), world.small, world.rights)

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from nestmmu.access import Access
 from nestmmu.testing.capabilities import Feature, Scope
-from nestmmu.testing.checks import equal, require
+from nestmmu.testing.checks import applies, equal, require
 from nestmmu.testing.topic import Topic
 from nestmmu.testing.world import OFFSET, World
 
@@ -169,8 +169,7 @@ class Invalidation(Topic):
                 require(world.nest.walks.cache.hits, "a page-walk cache is hit")
 
     def test_a_range_of_small_pages(self) -> None:
-        if Scope.RANGE not in self.form.scopes:
-            return
+        applies(Scope.RANGE in self.form.scopes, "a guest hypervisor cannot invalidate a range")
         for shift in self.form.nest_shifts:
             world = World(self.arch, shift)
             for page in range(7):
@@ -201,8 +200,7 @@ class Invalidation(Topic):
 
     def test_one_invalidation_for_all_guests(self) -> None:
         """Pages of both are taken away, and then one invalidation is made for all that there are."""
-        if Scope.ALL not in self.form.scopes:
-            return
+        applies(Scope.ALL in self.form.scopes, "a guest hypervisor cannot invalidate all of all its guests at once")
         for shift in self.form.nest_shifts:
             world = self._warm(shift)
             for tag in (world.one, world.other):

@@ -8,7 +8,7 @@ from nestmmu.access import WRITE, Access
 from nestmmu.faults import FaultKind
 from nestmmu.outcomes import Exit, Verdict
 from nestmmu.testing.capabilities import Feature
-from nestmmu.testing.checks import equal, require
+from nestmmu.testing.checks import applies, equal, require
 from nestmmu.testing.topic import Topic
 from nestmmu.testing.world import OFFSET, World
 
@@ -69,8 +69,8 @@ class Reflection(Topic):
                 equal(found, self._wanted(FaultKind.PERMISSION, access, OFFSET), f"{what}, as reflected")
 
     def test_a_missing_flag_is_the_guest_hypervisors_to_set(self) -> None:
-        if self.arch.lacks(Feature.ACCESSED_DIRTY) is not None or self.form.host_sets_flags:
-            return
+        applies(self.arch.lacks(Feature.ACCESSED_DIRTY) is None, str(self.arch.lacks(Feature.ACCESSED_DIRTY)))
+        applies(not self.form.host_sets_flags, "the host sets them itself")
         for accessed, dirty, access in ((False, False, Access.LOAD), (True, False, Access.STORE)):
             world = World(self.arch)
             world.map(world.one, 0, world.small, world.at(0, 1), accessed=accessed, dirty=dirty)

@@ -7,9 +7,9 @@ import itertools
 from nestmmu.access import Access, permission_text
 from nestmmu.outcomes import Verdict
 from nestmmu.testing.capabilities import Feature
-from nestmmu.testing.checks import equal, require
+from nestmmu.testing.checks import NotApplicableError, applies, equal, require
 from nestmmu.testing.nest import Leaf
-from nestmmu.testing.topic import Topic
+from nestmmu.testing.topic import ONE_WORD, Topic
 from nestmmu.testing.trees import Tree
 from nestmmu.testing.world import OFFSET, World
 
@@ -84,9 +84,10 @@ class Shadow(Topic):
 
     def test_a_page_larger_than_the_hosts(self) -> None:
         """Where it is shadowed whole or not at all."""
-        for shift in self.form.entry_shifts if self.form.whole_pages else ():
-            if shift <= self.form.nest_shifts[-1]:
-                continue
+        applies(self.form.whole_pages, "a page that is larger than the host's is shadowed in part")
+        larger = [shift for shift in self.form.entry_shifts if shift > self.form.nest_shifts[-1]]
+        applies(larger, "no page of the guest hypervisor's is larger than the host's")
+        for shift in larger:
             world = World(self.arch)
             world.nest.pages(world.one).map(0, world.nest.data.base >> shift << shift, shift, world.rights)
             offset = world.nest.data.base % (1 << shift)
@@ -111,7 +112,7 @@ class Shadow(Topic):
             world.nest.backing.sealed.update({0} if sealed else set())
             tree = world.nest.pages(world.one)
             if not isinstance(tree, Tree):
-                return
+                raise NotApplicableError(ONE_WORD)
             world.map(world.one, 0, world.small, world.at(0, 1), rights)
             at = tree.place(0, tree.depth_of(world.small))
             for word in self.trees.other_words(tree.word(at)):
