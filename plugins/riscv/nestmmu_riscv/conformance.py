@@ -75,6 +75,10 @@ class RiscvSv39x4(RadixArchitecture):
         encoded = encoded | 1 << 4 if rights else 1 << 1
         return target >> 12 << 10 | dirty << 7 | accessed << 6 | encoded | 1
 
+    def other_words(self, word: int) -> tuple[int, ...]:
+        """Return the word with either bit of RSW, which is the owner's, and with G."""
+        return word | 1 << 8, word | 1 << 9, word | 1 << 5
+
     def table_word(self, tree: tuple[LevelShape, ...], depth: int, table: int) -> int:
         """Return V and PPN."""
         del tree, depth
