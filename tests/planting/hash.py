@@ -100,7 +100,7 @@ NESTS = (
     Line("an old entry stays", f"{SHADOW}.insert", "if old.entry == r:", "if True:", topic="dirty"),
     Line("what is removed is not told", f"{SHADOW}.remove_place", "if self.removed is not None and (self.heard is None or self.heard()):", "if False:", topic="events"),
     Line("the wrong shadow in the partition table", "nestmmu_ppc64_hpt.host:HashKvm.make_shadow", "base | self.order - SMALLEST_ORDER", "base + (1 << 18) | self.order - SMALLEST_ORDER", topic="shadow"),
-    Line("L1's table is never read again", "nestmmu_ppc64_hpt.host:HashKvmFaults.has_root", "return nested.gr_to_hr != 0", "return False", topic="shadow"),
+    Line("L1's table is never read again", "nestmmu_ppc64_radix.kvm:KvmHv.finds_root", "return nested.gr_to_hr != 0", "return False", topic="shadow"),
     Line("L1's PATE of another LPID", "nestmmu_ppc64_radix.kvm:KvmHv.partition_entry", "pate_address(guest.ptcr, nested.assigned)", "pate_address(guest.ptcr, nested.tag)", topic="shadow"),
     Line("VSIDs lose a bit", "nestmmu_ppc64_hpt.virtual:segment_and_address", "address >> shift", "address >> shift & ~1", topic="shadow"),
     Line("the base page is forgotten", "nestmmu_ppc64_hpt.virtual:_number", "base_shift << _BASE_SHIFT", "12 << _BASE_SHIFT", topic="shadow"),

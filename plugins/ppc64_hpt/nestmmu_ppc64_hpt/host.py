@@ -28,12 +28,8 @@ class HashKvmFaults(HashNestedFaults):
         self.host = host
 
     def has_root(self, nested: NestedGuest) -> bool:
-        """Read L1's PATE if it was not there when it was last read; zero alone means that it is not."""
-        if not isinstance(nested, KvmNestedGuest) or not isinstance(self.guest, KvmGuest):
-            return super().has_root(nested)
-        if nested.gr_to_hr == 0:
-            self.host.update_ptbl_cache(self.guest, nested)
-        return nested.gr_to_hr != 0
+        """Tell whether L1 has a PATE for ``nested``."""
+        return self.host.finds_root(self.guest, nested)
 
 
 class HashKvm(KvmHv):

@@ -87,12 +87,8 @@ class KvmNestedFaults(NestedFaultHandler):
         self.host = host
 
     def has_root(self, nested: NestedGuest) -> bool:
-        """Step 1: read L1's PATE if it was not there when it was last read; zero alone means that it is not."""
-        if not isinstance(nested, KvmNestedGuest) or not isinstance(self.guest, KvmGuest):
-            return super().has_root(nested)
-        if nested.gr_to_hr == 0:
-            self.host.update_ptbl_cache(self.guest, nested)
-        return nested.gr_to_hr != 0
+        """Step 1: L1 has a PATE for ``nested``."""
+        return self.host.finds_root(self.guest, nested)
 
     def walk(self, nested: NestedGuest, exit_: Exit) -> Mapping:
         """Step 3: a root of another size than 52 bits is refused before anything is read."""
@@ -206,6 +202,14 @@ class KvmHv(Hypervisor):
         nested.table = None
         nested.shadow.clear_tree()
         self.flush(Flush(nested.tag, FlushKind.TAG))
+
+    def finds_root(self, guest: Guest, nested: NestedGuest) -> bool:
+        """Read L1's PATE if it was not there when it was last read; zero alone means that it is not."""
+        if not isinstance(nested, KvmNestedGuest) or not isinstance(guest, KvmGuest):
+            return nested.table is not None
+        if nested.gr_to_hr == 0:
+            self.update_ptbl_cache(guest, nested)
+        return nested.gr_to_hr != 0
 
     @staticmethod
     def partition_entry(guest: KvmGuest, nested: NestedGuest) -> tuple[int, int]:
