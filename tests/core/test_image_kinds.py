@@ -169,7 +169,7 @@ class TestElf:
             whole[at] = data.draw(st.integers(0, 255))
         try:
             memory = read_elf_core(written(tmp_path / "core", bytes(whole))).memory
-            assert sum(one.size for one in memory.segments) <= 600
+            assert all(one.size <= len(whole) for one in memory.segments)
         except InputError as error:
             check_refusal(error)
 
