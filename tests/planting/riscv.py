@@ -30,13 +30,12 @@ ON_RISCV = (
     Line("another VMID's guest", f"{HOST}.enter", "AssignedTag(vmid_of(registers.hgatp))", "AssignedTag(3)", topic="references"),
 )  # fmt: skip
 
-COMPOSED = "nestmmu_riscv.composer:RiscvComposer.compose"
 ON_SVADU = (
-    Line("stores where no one sees them", COMPOSED, "(inner.dirty and outer.dirty) or not self.svadu", "True", topic="dirty"),
-    Line("stores where L0 does not see them", COMPOSED, "(inner.dirty and outer.dirty)", "inner.dirty", topic="dirty"),
-    Line("stores where L1 does not see them", COMPOSED, "(inner.dirty and outer.dirty)", "outer.dirty", topic="composition"),
-    Line("no stores", COMPOSED, "(inner.dirty and outer.dirty)", "False", topic="dirty"),
-    Line("dirty, and not to be stored to", COMPOSED, "leaf.dirty and (bool(permissions & WRITE) or not self.svadu)", "leaf.dirty", topic="composition"),
+    Line("stores where no one sees them", COMPOSE, "(inner.dirty and outer.dirty) or not self.svadu", "True", topic="dirty"),
+    Line("stores where L0 does not see them", COMPOSE, "(inner.dirty and outer.dirty)", "inner.dirty", topic="dirty"),
+    Line("stores where L1 does not see them", COMPOSE, "(inner.dirty and outer.dirty)", "outer.dirty", topic="composition"),
+    Line("no stores", COMPOSE, "(inner.dirty and outer.dirty)", "False", topic="dirty"),
+    Line("dirty, and not to be stored to", COMPOSE, "leaf.dirty and (bool(permissions & WRITE) or not self.svadu)", "leaf.dirty", topic="composition"),
     Line("L1's D by a load", f"{LADDER}._as_hardware", "form.dirty if fault.access is Access.STORE else 0", "form.dirty", topic="dirty"),
     Line("L1's D is left", f"{LADDER}._as_hardware", "form.dirty if fault.access is Access.STORE else 0", "0", topic="dirty"),
     Line("L1's A is left", f"{LADDER}._as_hardware", "entry |= form.accessed | (", "entry |= (", topic="dirty"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import abc
-import functools
-import operator
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
@@ -121,8 +119,7 @@ class Architecture(abc.ABC):
 
     def with_attributes(self, leaf: Mapping, attributes: int) -> Mapping:
         """Return a leaf with one of :attr:`Capabilities.attributes`."""
-        mask = functools.reduce(operator.or_, self.capabilities.attributes)
-        entry = None if leaf.entry is None else leaf.entry & ~mask | attributes
+        entry = None if leaf.entry is None else leaf.entry & ~self.capabilities.attribute_mask | attributes
         return attrs.evolve(leaf, attributes=attributes, entry=entry)
 
     def composed_attributes(self, inner: int, outer: int) -> int:

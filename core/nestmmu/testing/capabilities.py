@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import functools
+import operator
 from collections.abc import Mapping
 
 import attrs
@@ -130,6 +132,11 @@ class Capabilities:
         """Return log2 of the bytes of the shadow's page for one of the guest hypervisor's behind one of the host's."""
         entries = self.entry_shifts or self.nest_shifts
         return min(max(shift for shift in entries if shift <= inner), outer)
+
+    @property
+    def attribute_mask(self) -> int:
+        """All bits of :attr:`attributes`."""
+        return functools.reduce(operator.or_, self.attributes, 0)
 
     @property
     def largest_shift(self) -> int:

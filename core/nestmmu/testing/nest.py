@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from nestmmu.nested_faults import NestedFaultHandler
     from nestmmu.nested_guests import NestedGuests
     from nestmmu.testing.architecture import RadixArchitecture
-    from nestmmu.testing.capabilities import Capabilities, LevelShape, Scope
+    from nestmmu.testing.capabilities import LevelShape, Scope
     from nestmmu.testing.ends import Reached, Refused
+    from nestmmu.testing.trees import Page
 
 CHUNKS = 4
 """Pieces of the guest's data that its host can move about, each as large as the largest page of the nest."""
@@ -55,6 +56,11 @@ class Leaf:
     rights: int
     accessed: bool = True
     dirty: bool = True
+
+    @classmethod
+    def of(cls, start: int, shift: int, page: Page) -> Leaf:
+        """Return the page of a word, and where it is."""
+        return cls(start, shift, page.target, page.rights, page.accessed, page.dirty)
 
 
 @attrs.frozen
@@ -168,8 +174,7 @@ class Nest(abc.ABC):
     host_faults: HostFaultHandler
     nested_faults: NestedFaultHandler
 
-    def __init__(self, capabilities: Capabilities, shift: int) -> None:
-        self.capabilities = capabilities
+    def __init__(self, shift: int) -> None:
         self.memory = PhysicalMemory(self.memory_bytes)
         self.allocator = PageAllocator(self.memory, self.host_tables.start, self.host_tables.stop)
         self.backing = MovingBacking(self.tables, self.tables_at, self.data, self.data_at, shift)
@@ -356,7 +361,7 @@ class TreeNest(Nest):
     def __init__(self, architecture: RadixArchitecture, shift: int, variant: int = 0) -> None:
         self.architecture = architecture
         self.levels: tuple[LevelShape, ...] = architecture.capabilities.trees[variant]
-        super().__init__(architecture.capabilities, shift)
+        super().__init__(shift)
 
     def host_tree(self, root: int) -> Tree:
         """Return a table of the host, by the backdoor."""
@@ -366,10 +371,7 @@ class TreeNest(Nest):
     def host_pages(self, nested: NestedGuest | None) -> list[Leaf]:
         """Return every leaf of the shadow of ``nested``; of the guest's own table for None."""
         editor = self.guest.table if nested is None else nested.tree
-        return [
-            Leaf(start, shift, page.target, page.rights, page.accessed, page.dirty)
-            for start, shift, page in self.host_tree(editor.table.root.base).leaves()
-        ]
+        return [Leaf.of(*one) for one in self.host_tree(editor.table.root.base).leaves()]
 
     def host_table_pages(self) -> list[int]:
         """Return the address of every table of the host's."""

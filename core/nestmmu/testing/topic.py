@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _HOME = "nestmmu.testing.topics."
 UPDATES_NOTHING = "the hardware sets neither accessed nor dirty"
+NO_TREES = "the guest hypervisor's tables are no trees of the suite's"
 ONE_WORD = "no two words of the format mean the same"
 
 

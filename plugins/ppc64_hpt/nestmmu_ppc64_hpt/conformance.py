@@ -16,7 +16,7 @@ from nestmmu.memory import PhysicalMemory
 from nestmmu.testing import Architecture, Capabilities, Feature, Scope, Table
 from nestmmu_ppc64_book3s.interrupts import DSISR_NOHPTE, Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF, Registers
-from nestmmu_ppc64_hpt.conformance_entries import AUTHORITY, ENTRY_BYTES, MEMORY, Entries, Segment, page_of
+from nestmmu_ppc64_hpt.conformance_entries import AUTHORITY, ENTRY_BYTES, MEMORY, ByEntries, Entries, Segment, page_of
 from nestmmu_ppc64_hpt.conformance_nest import HashNest
 from nestmmu_ppc64_hpt.cpu import VECTOR_MACHINE_CHECK, Power9Hash
 from nestmmu_ppc64_hpt.nested import HashComposer
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nestmmu.testing.ends import Reached, Refused
     from nestmmu.testing.trees import Page
     from nestmmu.translations import Translations
 
@@ -38,7 +37,7 @@ _NO_TREE = "a hash table is no tree: it has neither levels nor directory entries
 _ONE_STAGE = "hash translation has one stage: an entry leads to a real address of the machine"
 
 
-class SegmentTable(Table):
+class SegmentTable(ByEntries, Table):
     """A hash table with the pages of one segment, in entries of ISA 3.0's form."""
 
     partition_table, base, order = 0x10000, 1 << 20, 20
@@ -57,18 +56,6 @@ class SegmentTable(Table):
     ) -> None:
         """Write the entries of a page."""
         self.entries.map(align_down(address, shift), target, shift, rights, accessed=accessed, dirty=dirty)
-
-    def flags(self, address: int) -> tuple[bool, bool]:
-        """Return R and C of a page's entry; nothing of a page that there is not."""
-        return self.entries.flags(address)
-
-    def places(self, address: int) -> list[int]:
-        """Return where the entries of both PTEGs stand."""
-        return self.entries.places(address)
-
-    def allowed(self, address: int, access: Access) -> Reached | Refused:
-        """Search slowly, and refuse what the entry does not permit."""
-        return self.entries.allowed(address, access)
 
     def translate(self, address: int, access: Access) -> Mapping:
         """Do an access by the plugin's CPU, and read its interrupt."""
@@ -136,7 +123,7 @@ class Ppc64Hpt(Architecture):
 
     def make_nest(self, shift: int) -> HashNest:
         """Return KVM, a radix L1, and L2s that translate by hash."""
-        return HashNest(self.capabilities, shift, Segment(self.segment_lg2, _VSID, 16, self.nest_key, _PAGE_KEYS[2]))
+        return HashNest(shift, Segment(self.segment_lg2, _VSID, 16, self.nest_key, _PAGE_KEYS[2]))
 
     def leaf_mapping(
         self, address: int, output: int, shift: int, rights: int, *, accessed: bool, dirty: bool

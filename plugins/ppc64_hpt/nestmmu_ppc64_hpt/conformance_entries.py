@@ -249,3 +249,21 @@ class Entries:
                 message = f"entry {number}, {first:#x} {second:#x}, is none of the segment of VSID {segment.vsid:#x}"
                 raise ValueError(message)
             yield address, segment.shift if shift is None else shift, page_of(second, segment.shift, segment.key)
+
+
+class ByEntries:
+    """A table that the suite looks at by its :attr:`entries`."""
+
+    entries: Entries
+
+    def flags(self, address: int) -> tuple[bool, bool]:
+        """Return R and C of the entry by which an address is found; nothing where there is none."""
+        return self.entries.flags(address)
+
+    def places(self, address: int) -> list[int]:
+        """Return where the entries of both PTEGs stand."""
+        return self.entries.places(address)
+
+    def allowed(self, address: int, access: Access) -> Reached | Refused:
+        """Search slowly, and refuse what the entry does not permit."""
+        return self.entries.allowed(address, access)

@@ -13,12 +13,11 @@ from nestmmu.nested_guests import NestedGuests, TagAllocator
 from nestmmu.points import finish
 from nestmmu.slots import Slot
 from nestmmu.testing.capabilities import Scope
-from nestmmu.testing.nest import Leaf, Nest
-from nestmmu.testing.trees import Tree
+from nestmmu.testing.nest import Leaf, TreeNest
 from nestmmu.tlb import CachedCpu
 from nestmmu_ppc64_book3s.interrupts import Interrupt
 from nestmmu_ppc64_book3s.registers import MSR_DR, MSR_IR, MSR_SF, Registers
-from nestmmu_ppc64_hpt.conformance_entries import AUTHORITY, MEMORY, PAGES, Entries, Segment
+from nestmmu_ppc64_hpt.conformance_entries import AUTHORITY, MEMORY, PAGES, ByEntries, Entries, Segment
 from nestmmu_ppc64_hpt.cpu import LPCR_VPM1, Power9Hash
 from nestmmu_ppc64_hpt.host import HashKvm
 from nestmmu_ppc64_hpt.nested import HashExit, decode, exit_of, reflect
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from nestmmu.guests import NestedGuest
     from nestmmu.invalidation import Flush
     from nestmmu.outcomes import Exit, Outcome
-    from nestmmu.testing.capabilities import Capabilities
-    from nestmmu.testing.ends import Reached, Refused
 
 HOST_PTCR = 0x8_0000_0000 | 4
 L1_PARTITION_TABLE = 0x1_0000
@@ -55,7 +52,7 @@ def tlbie_rb(segment: Segment, address: int) -> int:
     return virtual & low_mask(64) & ~0xFFFF | penc << 12 | segment.size << 8 | virtual >> 12 & 0xFE | large
 
 
-class HashPages:
+class HashPages(ByEntries):
     """L1's table of an L2: what it maps in one piece of 2 MiB has an entry for each 64 KiB."""
 
     def __init__(self, entries: Entries) -> None:
@@ -84,21 +81,9 @@ class HashPages:
         for at in range(address, address + (1 << shift), 1 << KIB64):
             self.entries.clear(at)
 
-    def flags(self, address: int) -> tuple[bool, bool]:
-        """Return R and C of the entry of an address."""
-        return self.entries.flags(address)
 
-    def places(self, address: int) -> list[int]:
-        """Return where the entries of both PTEGs stand."""
-        return self.entries.places(address)
-
-    def allowed(self, address: int, access: Access) -> Reached | Refused:
-        """Search slowly, and refuse what the entry does not permit."""
-        return self.entries.allowed(address, access)
-
-
-class HashNest(Nest):
-    """Chunks of 2 MiB.
+class HashNest(TreeNest):
+    """Chunks of 2 MiB. L1's own table is a radix tree.
 
     :param segment: that every L2 has: their virtual addresses are the same, and only LPIDs tell them apart.
     """
@@ -108,9 +93,9 @@ class HashNest(Nest):
     data, data_at = Slot(0x100_0000, 0x80_0000), 0x6_0000_0000
     assigned = (AssignedTag(7), AssignedTag(3))
 
-    def __init__(self, capabilities: Capabilities, shift: int, segment: Segment) -> None:
-        self.radix, self.segment = Ppc64Radix(), segment
-        super().__init__(capabilities, shift)
+    def __init__(self, shift: int, segment: Segment) -> None:
+        self.segment = segment
+        super().__init__(Ppc64Radix(), shift)
 
     def build(self) -> None:
         """Make KVM, L1, a CPU that translates by radix for L1, and one that does by hash for its L2s."""
@@ -186,12 +171,6 @@ class HashNest(Nest):
             leaf = attrs.evolve(leaf, start=self.segment.vsid << self.segment.lg2 | leaf.start)
         return super().forgets(flush, tag, leaf)
 
-    def _own_tree(self) -> Tree:
-        memory, levels = self.memory, self.radix.capabilities.trees[0]
-        return Tree(
-            self.radix, levels, memory.read, memory.write, self.allocator.allocate, self.guest.table.table.root.base
-        )
-
     def _base(self, nested: NestedGuest) -> int:
         shadow = nested.shadow
         return shadow.hash_table.base if isinstance(shadow, HashShadow) else -1
@@ -199,22 +178,15 @@ class HashNest(Nest):
     def host_pages(self, nested: NestedGuest | None) -> list[Leaf]:
         """Return every entry of the shadow of ``nested``; every leaf of L1's own tree for None."""
         if nested is None:
-            found = self._own_tree().leaves()
-        else:
-            memory = self.memory
-            found = Entries(memory.read, memory.write, self._base(nested), ORDER, self.segment).leaves()
-        return [Leaf(start, shift, page.target, page.rights, page.accessed, page.dirty) for start, shift, page in found]
+            return super().host_pages(None)
+        shadow = Entries(self.memory.read, self.memory.write, self._base(nested), ORDER, self.segment)
+        return [Leaf.of(*one) for one in shadow.leaves()]
 
     def host_table_pages(self) -> list[int]:
         """Return the address of every table of L1's tree, and of every shadow."""
-        return [*self._own_tree().tables(), *(self._base(nested) for nested in self.guest.nested.values())]
+        own = self.host_tree(self.guest.table.table.root.base)
+        return [*own.tables(), *(self._base(nested) for nested in self.guest.nested.values())]
 
     def in_use(self, nested: NestedGuest) -> bool:
         """Tell whether the memory of a shadow is handed out."""
         return self._base(nested) in self.allocator.used
-
-    def plant(self, leaf: Leaf) -> None:
-        """Write a leaf into L1's tree."""
-        self._own_tree().map(
-            leaf.start, leaf.target, leaf.shift, leaf.rights, accessed=leaf.accessed, dirty=leaf.dirty
-        )  # fmt: skip

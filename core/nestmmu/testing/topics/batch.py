@@ -46,13 +46,15 @@ class Batch(Topic):
     def _addresses(self, chance: random.Random, starts: list[int]) -> list[int]:
         near = [chance.choice(starts) ^ chance.getrandbits(14) for _ in range(_ADDRESSES)]
         # One in eight may be an address that the architecture does not take.
-        bits = self.form.input_bits
-        cut = [at % (1 << bits) for at in near]
-        above = [
-            1 << chance.randrange(bits, ADDRESS_BITS) if bits < ADDRESS_BITS and place % 16 == 0 else 0
-            for place in range(len(cut))
-        ]
-        return [at | above[place] if place % 8 == 0 else self.canonical(at) for place, at in enumerate(cut)]
+        bits, found = self.form.input_bits, []
+        for place, one in enumerate(near):
+            at = one % (1 << bits)
+            if place % 8:
+                at = self.canonical(at)
+            elif place % 16 == 0 and bits < ADDRESS_BITS:
+                at |= 1 << chance.randrange(bits, ADDRESS_BITS)
+            found.append(at)
+        return found
 
     def _one(self, table: Table, address: int, access: Access) -> tuple[Any, ...]:
         try:

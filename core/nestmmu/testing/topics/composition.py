@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import operator
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,7 +12,7 @@ from nestmmu.addresses import align_down, low_mask
 from nestmmu.testing.architecture import RadixArchitecture
 from nestmmu.testing.capabilities import Feature
 from nestmmu.testing.checks import applies, equal, require
-from nestmmu.testing.topic import ONE_WORD, Topic
+from nestmmu.testing.topic import NO_TREES, ONE_WORD, Topic
 from nestmmu.testing.trees import Page
 
 if TYPE_CHECKING:
@@ -110,7 +108,7 @@ class Composition(Topic):
 
     def test_words_that_mean_the_same(self) -> None:
         arch = self.arch
-        applies(isinstance(arch, RadixArchitecture), ONE_WORD)
+        applies(isinstance(arch, RadixArchitecture), NO_TREES)
         composer, others = arch.composer(), 0
         flags = ((True, True), (True, True))
         for one, other in itertools.product(self.form.rights, repeat=2):
@@ -144,7 +142,7 @@ class Composition(Topic):
     def test_attributes(self) -> None:
         arch, rights, every = self.arch, self.most_rights(), self.form.attributes
         applies(every, "a leaf has no attributes")
-        composer, mask = arch.composer(), functools.reduce(operator.or_, every, 0)
+        composer, mask = arch.composer(), self.form.attribute_mask
         for one, other in itertools.product(every, repeat=2):
             for sizes, access in itertools.product(self._sizes(), Access):
                 inner, outer = self._pair(sizes, (rights, rights), ((True, True), (True, True)))

@@ -13,7 +13,7 @@ from nestmmu.testing.architecture import TreeTable
 from nestmmu.testing.capabilities import Feature
 from nestmmu.testing.checks import NotApplicableError, equal, require
 from nestmmu.testing.ends import Reached, Refused
-from nestmmu.testing.topic import Topic
+from nestmmu.testing.topic import NO_TREES, Topic
 from nestmmu.testing.topics.entries import agree
 from nestmmu.testing.trees import Tree
 from nestmmu.testing.world import OFFSET, World
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MOST_READS = 20_000
 NO_LEAVES = "what translates lists no leaves"
-NO_TREES = "the guest hypervisor's tables are no trees of the suite's"
 
 
 class Hostile(Topic):

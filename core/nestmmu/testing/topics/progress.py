@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from nestmmu.access import Access
 from nestmmu.invalidation import Flush, FlushKind
-from nestmmu.outcomes import Exit, Outcome, Verdict
+from nestmmu.outcomes import Exit, Verdict
+from nestmmu.points import finish
 from nestmmu.testing.capabilities import Feature
 from nestmmu.testing.checks import equal, require
 from nestmmu.testing.topic import Topic
@@ -14,8 +15,6 @@ from nestmmu.testing.world import OFFSET, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from nestmmu.points import Steps
 
 
 class Progress(Topic):
@@ -123,29 +122,21 @@ class Progress(Topic):
         if not isinstance(left, Exit):
             return False
         handler = world.nest.nested_faults.handle(nested, left)
-        more, outcome = all(next(handler, None) is not None for _ in range(steps)), None
+        more = all(next(handler, None) is not None for _ in range(steps))
         if begun:
             world.nest.guest.begin_invalidation()
             world.nest.sweep(world.at(0), 1 << world.large)
-            outcome = self._finish(handler)
-        change(world)
-        if begun:
+            outcome = finish(handler)
+            change(world)
             world.nest.guest.end_invalidation()
         else:
-            outcome = self._finish(handler)
+            change(world)
+            outcome = finish(handler)
         expected = world.expected(world.one, access, OFFSET)
-        fine = outcome is None or outcome.verdict in {Verdict.RESUME, expected}
+        # What a handler said that had ended before is lost.
+        fine = not more or outcome.verdict in {Verdict.RESUME, expected}
         require(fine, f"the host says {outcome}, and {expected} is what it comes to")
         return more
-
-    def _finish(self, handler: Steps[Outcome]) -> Outcome | None:
-        """Let a handler go on to its end; return what it says, None if it has said so already."""
-        while True:
-            try:
-                next(handler)
-            except StopIteration as stop:
-                outcome: Outcome | None = stop.value
-                return outcome
 
     def test_a_page_that_the_host_moves_meanwhile(self) -> None:
         def move(world: World) -> None:

@@ -110,12 +110,7 @@ class References(Topic):
                 if next(making, None) is None:
                     break
             second = self._hold(world)
-            first: Any = None
-            try:
-                while True:
-                    next(making)
-            except StopIteration as stop:
-                first = stop.value
+            first: Any = finish(making)
             require(second is not None, f"the second gets one, after {steps} steps of the first")
             require(first is None or first is second, f"both get the same, after {steps} steps of the first")
             used = {nested.tag for nested in world.nest.guest.nested.values()}

@@ -9,7 +9,7 @@ from nestmmu.outcomes import Verdict
 from nestmmu.testing.capabilities import Feature
 from nestmmu.testing.checks import NotApplicableError, applies, equal, require
 from nestmmu.testing.nest import Leaf
-from nestmmu.testing.topic import ONE_WORD, Topic
+from nestmmu.testing.topic import NO_TREES, ONE_WORD, Topic
 from nestmmu.testing.trees import Tree
 from nestmmu.testing.world import OFFSET, World
 
@@ -107,20 +107,23 @@ class Shadow(Topic):
 
     def test_words_that_mean_the_same(self) -> None:
         """Also where the host can only read the page."""
+        others = 0
         for rights, sealed in itertools.product(self.form.rights, (False, True)):
             world = World(self.arch, self.form.nest_shifts[0])
             world.nest.backing.sealed.update({0} if sealed else set())
             tree = world.nest.pages(world.one)
             if not isinstance(tree, Tree):
-                raise NotApplicableError(ONE_WORD)
+                raise NotApplicableError(NO_TREES)
             world.map(world.one, 0, world.small, world.at(0, 1), rights)
             at = tree.place(0, tree.depth_of(world.small))
             for word in self.trees.other_words(tree.word(at)):
+                others += 1
                 tree.put(at, word)
                 world.nest.invalidate(self.form.scopes[0], world.one, 0, world.small)
                 for access in Access:
                     world.access(world.one, access, OFFSET, f"word {word:#x}")
                 world.check(f"word {word:#x}")
+        applies(others, ONE_WORD)
 
     def test_what_the_hardware_reaches_without_the_host(self) -> None:
         """After all faults were taken, a probe that changes nothing reaches just what the model permits."""
